@@ -1,0 +1,1 @@
+"""First-party countermeasures, behind the same door as everybody's."""

@@ -1,0 +1,71 @@
+"""Read and write recordings (soundfile), resample (soxr). Every error names the file.
+
+xaibench reads mono files at the data set's own rate and never converts in silence: a truth mask lives near the noise
+floor, and resampling, lossy formats or another bit depth move it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from xaibench.errors import AudioError
+
+
+def read(path: Path, *, sample_rate: int) -> np.ndarray:
+    """A mono recording as float32 `(N,)` in [-1, 1].
+
+    Raises AudioError, naming the file, when it is missing, unreadable or truncated, empty, not mono, of another sample
+    rate, or holds NaN or infinity.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise AudioError(f"{path}: no such file; is the data set's --root right?")
+    if not path.is_file():
+        raise AudioError(f"{path}: a directory or device, expected an audio file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            promised = file.frames
+            rate = file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"{path}: not readable as audio ({error}); is it truncated, or not WAV or FLAC?") from error
+    if len(samples) == 0:
+        raise AudioError(f"{path}: empty, expected at least one sample")
+    if len(samples) != promised:
+        raise AudioError(f"{path}: truncated, the header promises {promised} samples and {len(samples)} are there")
+    if samples.shape[1] != 1:
+        raise AudioError(f"{path}: {samples.shape[1]} channels, expected 1; mix down or pick a channel first")
+    if rate != sample_rate:
+        raise AudioError(f"{path}: sampled at {rate} Hz, expected {sample_rate} Hz; resample it first (soxr, sox -r)")
+    bad = np.flatnonzero(~np.isfinite(samples[:, 0]))
+    if len(bad):
+        raise AudioError(f"{path}: {len(bad)} samples are NaN or infinite, the first at index {bad[0]}")
+    return samples[:, 0]
+
+
+def write(path: Path, samples: np.ndarray, *, sample_rate: int) -> None:
+    """Write `(N,)` floats as 16-bit FLAC or WAV, by the name's ending. Raises AudioError if a sample exceeds 1."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not peak <= 1.0:
+        raise AudioError(f"{path}: peak {peak:.3f} would clip, expected at most 1.0; lower the level first")
+    soundfile.write(path, samples, sample_rate, subtype="PCM_16")
+
+
+def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """`(N,)` at `rate` Hz to `target` Hz, soxr's very high quality."""
+    return samples if rate == target else soxr.resample(samples, rate, target, quality="VHQ")
+
+
+def fit(samples: np.ndarray, n_samples: int) -> np.ndarray:
+    """Cut the end, or repeat from the start, to exactly `n_samples`. Applied alike to both halves of a pair.
+
+    >>> fit(np.array([1.0, 2.0, 3.0]), 5).tolist()
+    [1.0, 2.0, 3.0, 1.0, 2.0]
+    """
+    if len(samples) >= n_samples:
+        return samples[:n_samples]
+    return np.tile(samples, -(-n_samples // len(samples)))[:n_samples]

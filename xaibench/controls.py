@@ -1,0 +1,73 @@
+"""The rows between which every method stands: floors that know nothing of the countermeasure, and the ceiling.
+
+If a famous method does not beat `inverse-energy` or `frequency-prior`, the board must say so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xaibench.protocols import attributor
+from xaibench.view import View
+
+
+def _energy(view: View) -> Tensor:
+    """Monotone in the spoof's energy: log power on the native route, magnitude on the grid. Shape: `(B, F, T)`."""
+    if view.energy is not None:
+        return view.energy
+    return view.inputs.square().sum(1).sqrt()
+
+
+@attributor(name="random", paper="control: uniform noise", random=True, class_specific=False, control=True)
+def random_map(view: View) -> Tensor:
+    """Independent uniform values."""
+    maps = [torch.rand(view.shape, generator=view.generator(i)) for i in range(len(view))]
+    return torch.stack(maps).to(view.device)
+
+
+@attributor(name="constant", paper="control: every cell equal", signed=False, class_specific=False, control=True)
+def constant(view: View) -> Tensor:
+    """One everywhere: every tie rule shows here."""
+    return torch.ones(len(view), *view.shape, device=view.device)
+
+
+@attributor(name="energy", paper="control: magnitude of the vocoded speech", signed=False, class_specific=False, control=True)
+def energy(view: View) -> Tensor:
+    """|STFT of the vocoded utterance|: loud cells first."""
+    return _energy(view)
+
+
+@attributor(
+    name="inverse-energy", paper="control: 1 / magnitude of the vocoded speech", signed=False, class_specific=False,
+    control=True,
+)  # fmt: skip
+def inverse_energy(view: View) -> Tensor:
+    """1 / |STFT|: quiet cells first. Eq. 2 divides by energy, so this knows more than it seems."""
+    return 1 / _energy(view).clamp_min(1e-12)
+
+
+@attributor(
+    name="frequency-prior", paper="control: mean training truth per frequency", needs=["prior"], signed=False,
+    class_specific=False, control=True,
+)  # fmt: skip
+def frequency_prior(view: View) -> Tensor:
+    """The mean truth of training pairs at each frequency, the same for every utterance and frame."""
+    return view.prior.to(view.device)[None, :, None].expand(len(view), *view.shape).contiguous()
+
+
+@attributor(name="centre", paper="control: nearness to the centre", signed=False, class_specific=False, control=True)
+def centre(view: View) -> Tensor:
+    """A Gaussian on the middle of the map, a quarter of it wide."""
+    f = torch.linspace(-2, 2, view.shape[0], device=view.device)
+    t = torch.linspace(-2, 2, view.shape[1], device=view.device)
+    bump = torch.exp(-0.5 * (f[:, None].square() + t[None, :].square()))
+    return bump.expand(len(view), -1, -1).contiguous()
+
+
+@attributor(
+    name="oracle", paper="ceiling: the truth itself", needs=["truth"], signed=False, class_specific=False, control=True
+)
+def oracle(view: View) -> Tensor:
+    """The continuous truth D."""
+    return view.truth.values

@@ -1,0 +1,37 @@
+"""The errors xaibench raises on purpose.
+
+Every message names the offending value, what was expected, and the likely mistake, so that a user can act on the last
+line of the output alone. Anything else that escapes is a bug of ours.
+"""
+
+
+class XaibenchError(Exception):
+    """Root of every error raised on purpose."""
+
+
+class AudioError(XaibenchError):
+    """A recording cannot be used: missing, truncated, empty, NaN, stereo or of the wrong rate."""
+
+
+class ManifestError(XaibenchError):
+    """A manifest, or a file it lists, is not what it claims to be."""
+
+
+class CheckpointError(XaibenchError):
+    """Weights cannot be loaded: unknown, unsafe (pickle) or of another architecture."""
+
+
+class PluginError(XaibenchError):
+    """A plugin is unknown, failed to import, or breaks its contract."""
+
+
+class Unsupported(XaibenchError):
+    """A countermeasure cannot offer what a method or metric needs. Becomes an `unsupported` row, never a crash."""
+
+
+class Undefined(XaibenchError):
+    """A score has no value for this input (an all-zero map, say). Becomes an `undefined` row, never a zero."""
+
+
+class RunError(XaibenchError):
+    """A run directory cannot be used or continued."""

@@ -1,0 +1,1 @@
+"""Scores of attributions and of countermeasures. `catalog` is the table to read first."""

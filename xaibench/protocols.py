@@ -1,0 +1,219 @@
+"""The plugin contract, on one page.
+
+A package offers a plugin by an entry point in one of five groups; the entry point's name is the plugin's name on the
+command line.
+
+    [project.entry-points."xaibench.countermeasures"]   lcnn = "my_package:lcnn"       -> CountermeasureRecipe
+    [project.entry-points."xaibench.attributors"]       my-method = "my_package:mine"  -> Attributor
+    [project.entry-points."xaibench.metrics"]           my-metric = "my_package:score" -> Metric
+    [project.entry-points."xaibench.datasets"]          my-set = "my_package:corpus"   -> Dataset
+    [project.entry-points."xaibench.vocoders"]          my-coder = "my_package:coder"  -> Vocoder
+
+Conventions: spectrograms `(B, C, F, T)`, attributions `(B, F, T)`, waveforms `(B, N)`; the countermeasure's score is the
+log-odds of bona fide against the rest, so higher means more bona fide; an attribution explains the *spoof* log-odds, so
+positive means evidence for spoof. This module needs no torch at run time: the command line lists plugins without it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from xaibench.errors import PluginError
+from xaibench.types import Attribution, Axis, Utterance
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from xaibench.metrics.evidence import Evidence
+    from xaibench.view import View
+
+GROUPS = ("countermeasures", "attributors", "metrics", "datasets", "vocoders")
+API_VERSION = 1
+
+#: What an attributor may need of a view. The native route of a convolutional countermeasure offers all of them.
+NEEDS = {
+    "gradients": "the score is differentiable with respect to the explained tensor",
+    "layers": "convolutional layers with two-dimensional activations (the CAM family)",
+    "modules": "every operation between the explained tensor and the score is an nn.Module with a known rule",
+    "references": "bona fide reference tensors",
+    "twin": "the bona fide twin of each utterance",
+    "truth": "the truth itself (the oracle only)",
+    "prior": "the mean truth per frequency over training pairs",
+}
+
+
+@runtime_checkable
+class Countermeasure(Protocol):
+    """A torch module `(B, N) -> logits (B, len(classes))`, cut in two at its *tap*.
+
+    The tap is the last tensor whose axes are still physical. It must be a true cut:
+    `backend(frontend(x)) == forward(x)`, with nothing bypassing it.
+    """
+
+    sample_rate: int  # Hz
+    n_samples: int  # the length it looks at; the harness cuts or repeats to it
+    classes: Sequence[str]  # one name per logit; exactly one is "bonafide"
+    frontend: nn.Module  # (B, N) -> tap (B, C, F, T), differentiable
+    backend: nn.Module  # tap -> logits
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Frequency and time axis of the tap."""
+
+    @property
+    def mean_tap(self) -> Tensor:
+        """The tap's training mean per frequency, broadcastable to `(B, C, F, T)`: the fill `mean`."""
+
+    @property
+    def layers(self) -> Mapping[str, nn.Module]:
+        """Layers with `(B, C', F', T')` output, from input to output; the last one is the CAM family's default."""
+
+    def __call__(self, waveform: Tensor) -> Tensor: ...
+
+
+class CountermeasureRecipe(Protocol):
+    """How to get a countermeasure: the object behind an entry point of `xaibench.countermeasures`."""
+
+    name: str
+    paper: str
+
+    def untrained(self, *, seed: int) -> Countermeasure:
+        """A fresh one, for `xaibench train`. Same seed, same weights."""
+
+    def shipped(self) -> Path | None:
+        """The checkpoint (safetensors, with a card in JSON beside it) that comes with the package, if any."""
+
+
+@dataclass(frozen=True)
+class Attributor:
+    """A method that says which cells made the countermeasure say "spoof". Made by the decorator `attributor`."""
+
+    name: str
+    function: Callable[..., Any]
+    paper: str
+    needs: frozenset[str] = frozenset()
+    signed: bool = True  # False: magnitudes only
+    random: bool = False  # True: draws from view.generator(...) or runs under view.seeded(...)
+    complete: bool = False  # True: declares that the map sums to score(input) - score(baseline)
+    class_specific: bool = True  # False: the map does not depend on the score explained (declared, so not a defect)
+    control: bool = False  # True: a reference row (floor or ceiling), not a method
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, view: View) -> Attribution:
+        """Explain a batch. Returns an `Attribution`; a bare tensor `(B, F, T)` is taken to be on the view's axes."""
+        result = self.function(view, **self.options)
+        if isinstance(result, Attribution):
+            return result
+        frequency, time = view.axes
+        return Attribution(result, frequency, time)
+
+    def with_options(self, **options: Any) -> Attributor:
+        """The same method with other options. Unknown names raise PluginError.
+
+        >>> @attributor(name="demo", paper="none")
+        ... def demo(view, *, steps=20): ...
+        >>> demo.with_options(steps=5).options
+        {'steps': 5}
+        """
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            known = ", ".join(self.options) or "none"
+            raise PluginError(f"attributor {self.name!r} has no option {', '.join(unknown)}; its options: {known}")
+        return replace(self, options={**self.options, **options})
+
+
+def attributor(
+    *,
+    name: str,
+    paper: str,
+    needs: Sequence[str] = (),
+    signed: bool = True,
+    random: bool = False,
+    complete: bool = False,
+    class_specific: bool = True,
+    control: bool = False,
+) -> Callable[[Callable[..., Any]], Attributor]:
+    """Make a function `(view, *, option=default, ...) -> (B, F, T)` an attributor. Its keywords are its options.
+
+    Raises PluginError for an unknown need, or for a function that is not of that form.
+    """
+    unknown = sorted(set(needs) - set(NEEDS))
+    if unknown:
+        raise PluginError(f"attributor {name!r} needs {', '.join(unknown)}; a view can offer: {', '.join(NEEDS)}")
+
+    def wrap(function: Callable[..., Any]) -> Attributor:
+        keywords = list(inspect.signature(function).parameters.values())[1:]
+        for p in keywords:
+            if p.kind is not p.KEYWORD_ONLY or p.default is p.empty:
+                raise PluginError(f"option {p.name!r} of attributor {name!r} must be keyword-only with a default")
+        return Attributor(
+            name=name,
+            function=function,
+            paper=paper,
+            needs=frozenset(needs),
+            signed=signed,
+            random=random,
+            complete=complete,
+            class_specific=class_specific,
+            control=control,
+            options={p.name: p.default for p in keywords},
+        )
+
+    return wrap
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of an attribution. `function(evidence)` returns `(B,)`, NaN where the score is undefined."""
+
+    name: str
+    family: str  # localisation | faithfulness | ...
+    function: Callable[[Evidence], Tensor]
+    direction: str  # "higher" or "lower" is better
+    range: tuple[float, float]
+    paper: str
+    equation: str
+    misleads: str  # when a good value means nothing
+    needs: frozenset[str] = frozenset()  # of {"truth", "forward", "frequency", "time"}
+    chance: float | None = None  # expected value of a random map, where it is a constant
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("higher", "lower"):
+            raise PluginError(f"metric {self.name!r}: direction is 'higher' or 'lower', got {self.direction!r}")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A data set, opened: utterances with absolute paths and the facts that scoring needs."""
+
+    name: str
+    utterances: tuple[Utterance, ...]
+    sample_rate: int
+    valid_band: tuple[float, float]  # Hz; outside it neither truth nor metrics look
+    held_out: tuple[str, ...] = ()  # vocoders that no training may use
+    licence: str = ""
+    citation: str = ""
+    hash: str = ""  # of the manifest
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The object behind an entry point of `xaibench.datasets`: `open(root)`; `root` None means the embedded audio."""
+
+    name: str
+    summary: str
+    open: Callable[[Path | None], Corpus]
+
+
+@dataclass(frozen=True)
+class Vocoder:
+    """Analysis and re-synthesis: `function(waveform (N,), sample_rate) -> (N,)`, aligned and of equal length."""
+
+    name: str
+    paper: str
+    function: Callable[[np.ndarray, int], np.ndarray]

@@ -1,0 +1,121 @@
+"""Where a vocoder changed the speech: the truth that attributions are scored against.
+
+Grinberg et al., Interspeech 2025 (arXiv 2506.03425), as implemented in the public reproduction the design notes cite:
+
+    M_b = |STFT(bona fide)|, M_s = |STFT(vocoded)|              linear magnitude
+    D   = |G(M_s) - G(M_b)| / (G(M_b) + eps)                    Eq. 2, G a separable Gaussian
+    S   = the top 5 % of D over the valid cells of the pair     (tau = 0.95)
+
+G has kernel sizes 3 (time) and 11 (frequency) and variances 3 and 5; borders are reflected (`d c b a | a b c d`). Eq. 1 is
+the same without G. `log-difference` is `|ln(M_s + eps) - ln(M_b + eps)|`: symmetric, so it does not favour cells of
+low energy. D divides by the real energy: its largest values sit where speech is quiet, which the controls expose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from xaibench.errors import XaibenchError
+from xaibench.grid import Grid
+from xaibench.types import Truth
+
+DEFINITIONS = ("eq2", "eq1", "log-difference")
+
+
+@dataclass(frozen=True)
+class TruthSpec:
+    """Every constant of the truth; all are recorded with a run.
+
+    kernel and variance are (time, frequency), in cells and cells squared; share is 1 - tau.
+    """
+
+    name: str = "eq2"
+    kernel: tuple[int, int] = (3, 11)
+    variance: tuple[float, float] = (3.0, 5.0)
+    epsilon: float = 1e-8
+    share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.name not in DEFINITIONS:
+            raise XaibenchError(f"unknown truth {self.name!r}; expected one of {', '.join(DEFINITIONS)}")
+        if any(k < 1 or k % 2 == 0 for k in self.kernel):
+            raise XaibenchError(f"kernel sizes must be odd and positive, got {self.kernel}")
+        if not 0 < self.share < 1:
+            raise XaibenchError(f"share must lie between 0 and 1, got {self.share}")
+
+
+def smooth(magnitude: Tensor, *, kernel: tuple[int, int] = (3, 11), variance: tuple[float, float] = (3.0, 5.0)) -> Tensor:
+    """Separable Gaussian with reflected borders, scipy's `gaussian_filter1d(..., mode="reflect")` on both axes.
+
+    Shape: `(B, F, T)` -> `(B, F, T)`. kernel, variance: (time, frequency).
+
+    >>> float(smooth(torch.ones(1, 20, 20)).std()) < 1e-6
+    True
+    """
+    for size, var, dim in ((kernel[1], variance[1], 1), (kernel[0], variance[0], 2)):
+        radius = size // 2
+        length = magnitude.shape[dim]
+        offsets = torch.arange(-radius, radius + 1, dtype=magnitude.dtype, device=magnitude.device)
+        taps = torch.exp(-0.5 * offsets.square() / var)
+        taps = taps / taps.sum()
+        mirror = torch.arange(-radius, length + radius, device=magnitude.device) % (2 * length)
+        mirror = torch.minimum(mirror, 2 * length - 1 - mirror)
+        padded = magnitude.index_select(dim, mirror).unsqueeze(1)
+        taps = taps.view(1, 1, -1, 1) if dim == 1 else taps.view(1, 1, 1, -1)
+        magnitude = conv2d(padded, taps).squeeze(1)
+    return magnitude
+
+
+def difference(spoof: Tensor, bonafide: Tensor, spec: TruthSpec) -> Tensor:
+    """The continuous truth D from magnitudes. Shape: `(B, F, T)` twice -> `(B, F, T)`, non-negative."""
+    if spoof.shape != bonafide.shape:
+        raise XaibenchError(f"a pair must agree in shape, got {tuple(spoof.shape)} and {tuple(bonafide.shape)}")
+    if spec.name == "log-difference":
+        return ((spoof + spec.epsilon).log() - (bonafide + spec.epsilon).log()).abs()
+    if spec.name == "eq2":
+        spoof = smooth(spoof, kernel=spec.kernel, variance=spec.variance)
+        bonafide = smooth(bonafide, kernel=spec.kernel, variance=spec.variance)
+    return (spoof - bonafide).abs() / (bonafide + spec.epsilon)
+
+
+def top_share(values: Tensor, valid: Tensor, share: float) -> Tensor:
+    """Exactly the `round(share * valid cells)` largest valid cells of every map; among equals the first in row order.
+
+    Shape: `(B, F, T)`, valid `(F, T)` bool -> `(B, F, T)` bool. A bare `>= quantile` would mark every tied cell.
+
+    >>> top_share(torch.tensor([[[1.0, 3.0], [3.0, 0.0]]]), torch.ones(2, 2, dtype=bool), 0.25).tolist()
+    [[[False, True], [False, False]]]
+    """
+    count = round(share * int(valid.sum()))
+    if count < 1:
+        raise XaibenchError(f"{share} of {int(valid.sum())} valid cells is less than one cell")
+    flat = values.flatten(1).masked_fill(~valid.flatten(), -torch.inf)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    region = torch.zeros_like(flat, dtype=torch.bool)
+    return region.scatter_(1, order[:, :count], True).view_as(values)
+
+
+def truth(
+    spoof: Tensor, bonafide: Tensor, *, grid: Grid, band: tuple[float, float], spec: TruthSpec = TruthSpec()
+) -> Truth:
+    """The truth of pairs. Waveforms `(B, N)` twice, aligned and of equal length; `band` in Hz is the corpus' valid band.
+
+    Raises XaibenchError for pairs of different lengths.
+
+    >>> x = torch.randn(2, 8_000)
+    >>> t = truth(x + 0.1 * torch.randn(2, 8_000), x, grid=Grid(), band=(90, 7_000))
+    >>> int(t.region[0].sum()) == round(0.05 * int(t.valid.sum()))
+    True
+    """
+    if spoof.shape != bonafide.shape:
+        raise XaibenchError(f"a pair must agree in length, got {tuple(spoof.shape)} and {tuple(bonafide.shape)} samples")
+    values = difference(grid.stft(spoof).abs(), grid.stft(bonafide).abs(), spec)
+    inside = torch.from_numpy(np.asarray(grid.band(*band))).to(values.device)
+    valid = inside[:, None].expand(values.shape[1:]).contiguous()
+    values = values * valid
+    return Truth(values=values, region=top_share(values, valid, spec.share), valid=valid, name=spec.name)

@@ -1,0 +1,253 @@
+"""A countermeasure looking at a batch through a route: all that an attributor sees.
+
+Two routes. **native** cuts the countermeasure at its tap (log power for LCNN) and explains there. **grid** puts an STFT and
+its inverse in front of the whole countermeasure, the virtual inspection layer of Vielhaben et al. (DFT-LRP, 2024):
+
+    x --stft--> Z (2, F, T), real and imaginary part --istft--> x --[the whole countermeasure]--> score
+
+so a raw-waveform model, too, becomes a function of one common grid. Either way the model is an `nn.Module` from the
+explained tensor `(B, C, F, T)` to the spoof log-odds `(B, 1)`: higher = more spoofed, the sign attributions use.
+
+What stands where a mask is zero is a named tensor: `silence` (zero energy), `mean` (the training mean of that
+frequency) and `twin` (the bona fide half of the pair: it removes the artefact instead of the signal).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xaibench.errors import Unsupported, XaibenchError
+from xaibench.grid import Grid
+from xaibench.protocols import Countermeasure
+from xaibench.scoring import bonafide_index
+from xaibench.types import Axis, Truth
+
+FILLS = ("silence", "mean", "twin")
+
+
+class SpoofLogOdds(nn.Module):
+    """Logits `(B, K)` -> spoof log-odds `(B, 1)`; for two classes a plain linear layer, which every library can see."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.index = bonafide_index(classes)
+        self.linear = None
+        if len(classes) == 2:
+            self.linear = nn.Linear(2, 1, bias=False)
+            weight = torch.ones(1, 2)
+            weight[0, self.index] = -1.0
+            self.linear.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if self.linear is not None:
+            return self.linear(logits)
+        others = torch.cat([logits[:, : self.index], logits[:, self.index + 1 :]], dim=1)
+        return others.logsumexp(dim=1, keepdim=True) - logits[:, self.index : self.index + 1]
+
+
+class Resynthesis(nn.Module):
+    """Real and imaginary STFT `(B, 2, F, T)` -> waveform `(B, n_samples)`."""
+
+    def __init__(self, grid: Grid, n_samples: int) -> None:
+        super().__init__()
+        self.grid, self.n_samples = grid, n_samples
+
+    def forward(self, parts: Tensor) -> Tensor:
+        return self.grid.istft(torch.complex(parts[:, 0], parts[:, 1]), self.n_samples)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One batch, one countermeasure, one route.
+
+    model:      `(B, C, F, T)` -> spoof log-odds `(B, 1)`, in eval mode; shared: work on `private_model()` to change it.
+    inputs:     `(B, C, F, T)`, the explained tensor of the vocoded utterances.
+    axes:       frequency and time axis of `inputs`.
+    fills:      name -> tensor broadcastable to `inputs`.
+    references: `(R, C, F, T)`, bona fide utterances of the data set's training (or dev) split.
+    layers:     dotted names, within `model`, of its two-dimensional layers from input to output.
+    ids, seed:  one name an utterance; together with the seed they fix every random draw.
+    offers:     which of `xaibench.protocols.NEEDS` this view can serve.
+    """
+
+    route: str
+    model: nn.Module
+    inputs: Tensor
+    axes: tuple[Axis, Axis]
+    fills: Mapping[str, Tensor]
+    references: Tensor
+    layers: tuple[str, ...]
+    ids: tuple[str, ...]
+    offers: frozenset[str]
+    seed: int = 0
+    truth: Truth | None = None
+    prior: Tensor | None = None  # (F,), the mean truth of training pairs
+    batch_size: int = 8  # forward passes at a time; never changes a result beyond rounding
+    energy: Tensor | None = None  # (B, F, T), magnitude of the vocoded STFT on this view's axes
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.device
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(F, T)` of a map on this view's axes."""
+        return self.inputs.shape[-2], self.inputs.shape[-1]
+
+    def require(self, needs: frozenset[str], what: str) -> None:
+        """Raise Unsupported, with the reason, unless this view offers all of `needs`."""
+        missing = sorted(needs - self.offers)
+        if missing:
+            from xaibench.protocols import NEEDS
+
+            reasons = "; ".join(f"{m} ({NEEDS.get(m, 'unknown')})" for m in missing)
+            raise Unsupported(f"{what} needs what the {self.route} route of this countermeasure lacks: {reasons}")
+
+    def private_model(self) -> nn.Module:
+        """A deep copy for libraries that patch, hook or set attributes on modules."""
+        return copy.deepcopy(self.model)
+
+    def fill(self, name: str) -> Tensor:
+        """A fill, expanded to the shape of `inputs`; also the baseline of path methods. Raises Unsupported."""
+        if name not in self.fills:
+            raise Unsupported(f"the fill {name!r} is not available on this view; there are: {', '.join(self.fills)}")
+        return self.fills[name].expand_as(self.inputs)
+
+    def filled(self, keep: Tensor, fill: str) -> Tensor:
+        """Mixtures `keep * input + (1 - keep) * fill`. Shape: keep `(B, K, F, T)` in [0, 1] -> `(B * K, C, F, T)`."""
+        keep = keep.to(self.inputs.dtype).unsqueeze(2)
+        mixed = keep * self.inputs.unsqueeze(1) + (1 - keep) * self.fill(fill).unsqueeze(1)
+        return mixed.flatten(0, 1)
+
+    @torch.no_grad()
+    def score(self, inputs: Tensor) -> Tensor:
+        """Spoof log-odds of any tensors of this view's kind, in batches. Shape: `(M, C, F, T)` -> `(M,)`."""
+        return torch.cat([self.model(part)[:, 0] for part in inputs.split(self.batch_size)])
+
+    def select(self, index: Sequence[int]) -> View:
+        """The same view of some of its utterances, in the given order."""
+        at = torch.as_tensor(list(index), device=self.device)
+        truth = self.truth
+        if truth is not None:
+            truth = replace(truth, values=truth.values[at], region=truth.region[at])
+        fills = {n: (t[at] if t.shape[0] == len(self) and len(self) > 1 else t) for n, t in self.fills.items()}
+        energy = None if self.energy is None else self.energy[at]
+        ids = tuple(self.ids[i] for i in index)
+        return replace(self, inputs=self.inputs[at], fills=fills, ids=ids, truth=truth, energy=energy)
+
+    def each(self) -> Iterator[View]:
+        """One view an utterance: for methods that draw random numbers or take one input at a time."""
+        return (self.select([i]) for i in range(len(self)))
+
+    def generator(self, index: int = 0) -> torch.Generator:
+        """A fresh CPU generator fixed by (seed, utterance id), so order and batching never change a draw."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, self.ids[index]))
+
+    @contextmanager
+    def seeded(self, index: int = 0) -> Iterator[None]:
+        """Within the block torch, numpy and `random` are seeded as `generator(index)`; afterwards they are as before."""
+        seed = derive_seed(self.seed, self.ids[index])
+        python, numeric = random.getstate(), np.random.get_state()
+        devices = [self.device] if self.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seed)
+                np.random.seed(seed % 2**32)
+                random.seed(seed)
+                yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numeric)
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from any printable parts, the same on every machine.
+
+    >>> derive_seed(0, "a") == derive_seed(0, "a") != derive_seed(0, "b")
+    True
+    """
+    digest = hashlib.sha256("\x1f".join(str(p) for p in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def patches(shape: tuple[int, int], height: int, width: int) -> Tensor:
+    """Rectangular features for perturbation methods: the patch number of every cell. Shape: `(F, T)` long, from 0.
+
+    >>> patches((2, 4), 1, 2).tolist()
+    [[0, 0, 1, 1], [2, 2, 3, 3]]
+    """
+    rows = torch.arange(shape[0]) // height
+    columns = torch.arange(shape[1]) // width
+    return rows[:, None] * (int(columns.max()) + 1) + columns[None, :]
+
+
+def native_view(
+    cm: Countermeasure, spoof: Tensor, bonafide: Tensor, references: Tensor, ids: Sequence[str], **facts: object
+) -> View:
+    """Explain at the tap. Waveforms `(B, n_samples)`, `(B, n_samples)`, `(R, n_samples)`; `facts` go to `View`."""
+    model = nn.Sequential(OrderedDict(backend=cm.backend, contrast=SpoofLogOdds(cm.classes)))
+    model = model.to(spoof.device).eval()
+    with torch.no_grad():
+        inputs, twin, refs = cm.frontend(spoof), cm.frontend(bonafide), cm.frontend(references)
+        silence = cm.frontend(torch.zeros_like(spoof[:1]))
+    if inputs.ndim != 4:
+        raise XaibenchError(f"the tap must be (B, C, F, T), got {tuple(inputs.shape)}; use --route grid")
+    fills = {"silence": silence, "mean": cm.mean_tap.to(inputs), "twin": twin}
+    return _view(cm, "native", model, inputs, cm.axes, fills, refs, ids, modules=True, facts=facts)
+
+
+def grid_view(
+    cm: Countermeasure,
+    spoof: Tensor,
+    bonafide: Tensor,
+    references: Tensor,
+    ids: Sequence[str],
+    *,
+    grid: Grid,
+    **facts: object,
+) -> View:
+    """Explain the complex STFT in front of the whole countermeasure. Arguments as `native_view`, and the grid."""
+    n_samples = spoof.shape[1]
+    stages = OrderedDict(
+        resynthesis=Resynthesis(grid, n_samples), frontend=cm.frontend, backend=cm.backend,
+        contrast=SpoofLogOdds(cm.classes),
+    )  # fmt: skip
+    model = nn.Sequential(stages).to(spoof.device).eval()
+
+    def parts(waveform: Tensor) -> Tensor:
+        spectrum = grid.stft(waveform)
+        return torch.stack([spectrum.real, spectrum.imag], dim=1)
+
+    inputs, twin, refs = parts(spoof), parts(bonafide), parts(references)
+    magnitude = inputs.square().sum(1, keepdim=True).sqrt()
+    level = refs.square().sum(1, keepdim=True).clamp_min(1e-20).log().mean(dim=(0, 3), keepdim=True).div(2).exp()
+    mean = inputs / magnitude.clamp_min(1e-10) * level
+    fills = {"silence": torch.zeros_like(inputs[:1]), "mean": mean, "twin": twin}
+    axes = grid.frequency, grid.time(n_samples)
+    return _view(cm, "grid", model, inputs, axes, fills, refs, ids, modules=False, facts=facts)
+
+
+def _view(cm, route, model, inputs, axes, fills, references, ids, *, modules, facts) -> View:
+    wanted = {id(layer) for layer in cm.layers.values()}
+    layers = tuple(name for name, module in model.named_modules() if id(module) in wanted)
+    offers = {"gradients", "references", "twin"}
+    offers |= {"layers"} if layers else set()
+    offers |= {"modules"} if modules else set()
+    offers |= {need for need in ("truth", "prior") if facts.get(need) is not None}
+    return View(
+        route=route, model=model, inputs=inputs, axes=axes, fills=fills, references=references, layers=layers,
+        ids=tuple(ids), offers=frozenset(offers), **facts,
+    )  # fmt: skip

@@ -1,0 +1,82 @@
+"""Weights on disk: safetensors only, with the card (JSON) beside them. Pickles are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from xaibench.errors import CheckpointError
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write every parameter and buffer, atomically."""
+    path = Path(path)
+    scratch = path.with_suffix(".tmp")
+    save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, scratch)
+    os.replace(scratch, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load weights into `model` in place.
+
+    Raises CheckpointError, naming the file: missing, a pickle (`.pt`, `.pth`, `.ckpt`, `.pkl`, `.bin`), damaged, or of
+    another architecture (the first differing names and shapes are listed).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; `xaibench train --cm NAME` makes one")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if path.suffix in (".pt", ".pth", ".ckpt", ".pkl", ".bin") or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        raise CheckpointError(
+            f"{path}: looks like a pickle, which can run code when loaded; expected safetensors. Convert it where you "
+            f"trust it: safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
+        )
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); truncated download?") from error
+    expected = model.state_dict()
+    problems = [f"missing {n}" for n in expected if n not in state]
+    problems += [f"unknown {n}" for n in state if n not in expected]
+    problems += [
+        f"{n} is {tuple(state[n].shape)}, expected {tuple(t.shape)}"
+        for n, t in expected.items()
+        if n in state and state[n].shape != t.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{path}: weights of another architecture: {'; '.join(problems[:3])}{more}")
+    broken = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path}: {broken[0]} holds NaN or infinity; the training diverged")
+    model.load_state_dict(state)
+
+
+def read_card(path: Path) -> Mapping[str, object]:
+    """The card of a checkpoint: what it was trained on, its classes and its EER. Raises CheckpointError."""
+    card = Path(path).with_suffix(".json")
+    try:
+        return json.loads(card.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{card}: the card of the checkpoint is missing; a model whose training set is unknown is not scored"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{card}: not JSON ({error})") from error
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over names, shapes and bytes of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
