@@ -22,10 +22,16 @@ def read(path: Path, *, sample_rate: int) -> np.ndarray:
     rate, or holds NaN or infinity.
     """
     path = Path(path)
-    if not path.exists():
-        raise AudioError(f"{path}: no such file; is the data set's --root right?")
-    if not path.is_file():
-        raise AudioError(f"{path}: a directory or device, expected an audio file")
+    try:
+        if not path.exists():
+            raise AudioError(f"{path}: no such file; is the data set's --root right?")
+        if not path.is_file():
+            raise AudioError(f"{path}: a directory or device, expected an audio file")
+        missing = _missing_bytes(path)
+    except OSError as error:  # a name that is too long, no permission
+        raise AudioError(f"{path}: cannot be opened ({error.strerror})") from error
+    if missing:
+        raise AudioError(f"{path}: truncated, its header promises {missing} bytes more than there are")
     try:
         with soundfile.SoundFile(path) as file:
             promised = file.frames
@@ -47,12 +53,44 @@ def read(path: Path, *, sample_rate: int) -> np.ndarray:
     return samples[:, 0]
 
 
+def _missing_bytes(path: Path) -> int:
+    """How many bytes of a WAV file's sound are missing; 0 for any other file.
+
+    libsndfile shortens a truncated WAV in silence, so the length in its header is compared here.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return 0
+        while len(chunk := file.read(8)) == 8:
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                return max(0, length - (size - file.tell()))
+            file.seek(length + length % 2, 1)  # chunks begin on even bytes
+    return 0
+
+
 def write(path: Path, samples: np.ndarray, *, sample_rate: int) -> None:
-    """Write `(N,)` floats as 16-bit FLAC or WAV, by the name's ending. Raises AudioError if a sample exceeds 1."""
+    """Write `(N,)` floats as 16-bit FLAC or WAV, by the name's ending; the same samples in both.
+
+    Raises AudioError, naming the file, if a sample is beyond 1 or NaN, for another ending or shape, and if the file
+    cannot be written. A sample of k / 32768 is stored as k, so that what was read from 16 bit is written back exactly.
+    """
+    path, samples = Path(path), np.asarray(samples)
+    if path.suffix.lower() not in (".flac", ".wav"):
+        raise AudioError(f"{path}: the ending is {path.suffix!r}, expected .flac or .wav")
+    if samples.ndim != 1:
+        raise AudioError(f"{path}: samples of shape {samples.shape}, expected (N,), mono")
     peak = float(np.abs(samples).max(initial=0.0))
     if not peak <= 1.0:
         raise AudioError(f"{path}: peak {peak:.3f} would clip, expected at most 1.0; lower the level first")
-    soundfile.write(path, samples, sample_rate, subtype="PCM_16")
+    # libsndfile rounds floats for FLAC but cuts them off for WAV, so they are rounded here.
+    integers = np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
+    try:
+        soundfile.write(path, integers, sample_rate, subtype="PCM_16")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError(f"{path}: cannot be written ({error}); does its folder exist?") from error
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
@@ -63,9 +101,13 @@ def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
 def fit(samples: np.ndarray, n_samples: int) -> np.ndarray:
     """Cut the end, or repeat from the start, to exactly `n_samples`. Applied alike to both halves of a pair.
 
+    Raises AudioError for an empty recording.
+
     >>> fit(np.array([1.0, 2.0, 3.0]), 5).tolist()
     [1.0, 2.0, 3.0, 1.0, 2.0]
     """
     if len(samples) >= n_samples:
         return samples[:n_samples]
+    if len(samples) == 0:
+        raise AudioError(f"an empty recording cannot be repeated to {n_samples} samples")
     return np.tile(samples, -(-n_samples // len(samples)))[:n_samples]

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import os
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from xaibench.errors import ManifestError
 from xaibench.protocols import Corpus
@@ -19,6 +23,25 @@ from xaibench.types import Pair, Utterance
 
 COLUMNS = ("utt_id", "speaker", "split", "vocoder", "path", "n_samples", "sha256")
 SPLITS = ("train", "dev", "eval")
+
+#: The keys of a manifest and the type of each; the first four are required. A misspelt `table_sha256` would switch its
+#: check off without a word, so an unknown key is an error.
+KEYS: dict[str, type] = {
+    "name": str,
+    "table": str,
+    "sample_rate": int,
+    "valid_band": list,
+    "table_sha256": str,
+    "title": str,
+    "files": int,
+    "utterances": int,
+    "splits": dict,
+    "held_out": list,
+    "licence": str,
+    "citation": str,
+    "source": str,
+}
+REQUIRED = tuple(KEYS)[:4]
 
 
 def bundled(name: str) -> Path:
@@ -35,8 +58,9 @@ def bundled(name: str) -> Path:
 def read_manifest(path: Path, root: Path) -> Corpus:
     """Read and check a manifest; `root` is the folder its paths are relative to.
 
-    Raises ManifestError, naming file, line and value: unknown or missing keys and columns, a table whose hash differs,
-    a count that differs, a path that leaves the root, a duplicated file, a vocoded file without its bona fide half.
+    Raises ManifestError, naming file, line and value: an unknown or missing key, a value of the wrong type, a missing
+    column or an empty field, a table whose hash differs or that is not UTF-8, a count that differs, a path that leaves
+    the root, a duplicated file, a vocoded file without its bona fide half or with another split or speaker than it.
     """
     path, root = Path(path), Path(root)
     if not path.is_file():
@@ -45,9 +69,7 @@ def read_manifest(path: Path, root: Path) -> Corpus:
         facts = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not TOML ({error})") from error
-    for key in ("name", "table", "sample_rate", "valid_band"):
-        if key not in facts:
-            raise ManifestError(f"{path}: the key {key!r} is missing")
+    _check_facts(path, facts)
     table = path.parent / facts["table"]
     if not table.is_file():
         raise ManifestError(f"{path}: its table {table} does not exist")
@@ -60,13 +82,15 @@ def read_manifest(path: Path, root: Path) -> Corpus:
         )
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; the data set {facts['name']!r} needs its root (--root)")
-    utterances = tuple(_rows(table, content.decode("utf-8"), root.resolve()))
-    if facts.get("files", len(utterances)) != len(utterances):
-        raise ManifestError(f"{table}: {len(utterances)} files, but {path.name} promises {facts['files']}")
-    sources = {u.source for u in utterances if u.bonafide}
-    orphan = next((u for u in utterances if u.source not in sources), None)
-    if orphan is not None:
-        raise ManifestError(f"{table}: {orphan.vocoder} of {orphan.source!r} has no bona fide twin")
+    try:
+        utterances = tuple(_rows(table, content.decode("utf-8"), root.resolve()))
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ManifestError(f"{table}:{line}: not UTF-8 ({error}); save the table as UTF-8") from error
+    except csv.Error as error:
+        raise ManifestError(f"{table}: not a table of comma-separated values ({error})") from error
+    _check_counts(path, facts, utterances)
+    _check_twins(table, utterances)
     return Corpus(
         name=facts["name"],
         utterances=utterances,
@@ -79,19 +103,61 @@ def read_manifest(path: Path, root: Path) -> Corpus:
     )
 
 
+def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    for key in REQUIRED:
+        if key not in facts:
+            raise ManifestError(f"{path}: the key {key!r} is missing")
+    for key, value in facts.items():
+        if key not in KEYS:
+            raise ManifestError(f"{path}: unknown key {key!r}; known: {', '.join(KEYS)}")
+        if not isinstance(value, KEYS[key]) or isinstance(value, bool):
+            raise ManifestError(f"{path}: {key} = {value!r}, expected {KEYS[key].__name__}")
+    band = facts["valid_band"]
+    if len(band) != 2 or not all(type(edge) in (int, float) for edge in band) or not 0 <= band[0] < band[1]:
+        raise ManifestError(f"{path}: valid_band = {band!r}, expected two rising frequencies in Hz")
+
+
+def _check_counts(path: Path, facts: Mapping[str, Any], utterances: tuple[Utterance, ...]) -> None:
+    splits = dict(Counter(u.split for u in utterances if u.bonafide))
+    found = {"files": len(utterances), "utterances": sum(splits.values()), "splits": splits}
+    for key, value in found.items():
+        if facts.get(key, value) != value:
+            raise ManifestError(f"{path}: {key} = {facts[key]}, but its table holds {value}")
+
+
+def _check_twins(table: Path, utterances: tuple[Utterance, ...]) -> None:
+    bonafide = {u.source: u for u in utterances if u.bonafide}
+    for u in utterances:
+        half = bonafide.get(u.source)
+        if half is None:
+            raise ManifestError(f"{table}: {u.vocoder} of {u.source!r} has no bona fide twin")
+        if (u.split, u.speaker) != (half.split, half.speaker):
+            raise ManifestError(
+                f"{table}: {u.vocoder} of {u.source!r} is {u.split} of speaker {u.speaker!r}, its bona fide twin "
+                f"{half.split} of {half.speaker!r}; twins share both"
+            )
+
+
 def _rows(table: Path, content: str, root: Path) -> Iterator[Utterance]:
-    reader = csv.DictReader(content.splitlines())
+    reader = csv.DictReader(io.StringIO(content, newline=""))
     missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
     if missing:
         raise ManifestError(f"{table}: the columns {', '.join(missing)} are missing; expected {', '.join(COLUMNS)}")
     seen: dict[tuple[str, str], int] = {}
-    for line, row in enumerate(reader, start=2):
+    paths: dict[Path, int] = {}
+    for row in reader:
+        line = reader.line_num
         where = f"{table}:{line}"
         if None in row.values() or None in row:
             raise ManifestError(f"{where}: expected {len(reader.fieldnames or ())} fields, as in the header")
+        empty = [c for c in ("utt_id", "vocoder", "path") if not row[c]]
+        if empty:
+            raise ManifestError(f"{where}: {', '.join(empty)} is empty")
+        if "\0" in row["path"]:
+            raise ManifestError(f"{where}: path {row['path']!r} holds a zero byte; is this a text file?")
         if row["split"] not in SPLITS:
             raise ManifestError(f"{where}: split {row['split']!r}, expected one of {', '.join(SPLITS)}")
-        if not row["n_samples"].isdigit():
+        if not (row["n_samples"].isascii() and row["n_samples"].isdigit()):
             raise ManifestError(f"{where}: n_samples {row['n_samples']!r}, expected a whole number")
         path = (root / row["path"]).resolve()
         if not path.is_relative_to(root):
@@ -99,7 +165,9 @@ def _rows(table: Path, content: str, root: Path) -> Iterator[Utterance]:
         key = (row["utt_id"], row["vocoder"])
         if key in seen:
             raise ManifestError(f"{where}: {key[1]} of {key[0]!r} is already on line {seen[key]}")
-        seen[key] = line
+        if path in paths:
+            raise ManifestError(f"{where}: the file {row['path']!r} is already on line {paths[path]}")
+        seen[key] = paths[path] = line
         yield Utterance(
             source=row["utt_id"],
             speaker=row["speaker"],
@@ -126,8 +194,10 @@ def verify(utterances: Iterable[Utterance]) -> int:
     """Compare every file with its sha256. Returns how many were checked; raises ManifestError at the first mismatch."""
     count = 0
     for utterance in utterances:
-        if not utterance.path.is_file():
+        if not os.path.isfile(utterance.path):  # unlike Path.is_file, False for a name that is too long
             raise ManifestError(f"{utterance.path}: missing, the manifest lists it; is the root right?")
+        if not utterance.sha256:
+            raise ManifestError(f"{utterance.path}: the manifest has no sha256 for it, so it cannot be verified")
         digest = hashlib.sha256(utterance.path.read_bytes()).hexdigest()
         if digest != utterance.sha256:
             raise ManifestError(
