@@ -8,14 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xaibench.errors import Unsupported
 from xaibench.protocols import attributor
 from xaibench.view import View
 
 
 def _energy(view: View) -> Tensor:
-    """Monotone in the spoof's energy: log power on the native route, magnitude on the grid. Shape: `(B, F, T)`."""
+    """|STFT| of the vocoded speech on the view's axes. Shape: `(B, F, T)`. Raises Unsupported without one."""
     if view.energy is not None:
         return view.energy
+    if view.route != "grid":  # a tap may be normalised, so its size says nothing of energy
+        raise Unsupported("the energy of the vocoded speech was not given to this view of the native route")
     return view.inputs.square().sum(1).sqrt()
 
 
@@ -32,7 +35,9 @@ def constant(view: View) -> Tensor:
     return torch.ones(len(view), *view.shape, device=view.device)
 
 
-@attributor(name="energy", paper="control: magnitude of the vocoded speech", signed=False, class_specific=False, control=True)
+@attributor(
+    name="energy", paper="control: magnitude of the vocoded speech", signed=False, class_specific=False, control=True
+)
 def energy(view: View) -> Tensor:
     """|STFT of the vocoded utterance|: loud cells first."""
     return _energy(view)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from xaibench.grid import Grid
 
-#: Added to the power before the logarithm. The window sums to 256, so a sine of amplitude a has power (128 a)^2; the
-#: corpus' noise floor of -72 dBFS gives about 1.2e-5, two hundred times this value.
+#: Added to the power before the logarithm. The window sums to 256, so a sine of amplitude a has power (128 a)^2; a
+#: white noise floor of -72 dBFS gives about 1.2e-5, a hundred and twenty times this value.
 POWER_FLOOR = 1e-7
 
 

@@ -58,7 +58,8 @@ def deeplift_form(model: nn.Module) -> Iterator[nn.Module]:
     swapped: list[tuple[nn.Module, str, nn.Module]] = []
     try:
         for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
+            # not named_children(), which lists an instance used under two names only once
+            for name, child in list(parent._modules.items()):
                 if hasattr(child, "deeplift_form"):
                     swapped.append((parent, name, child))
                     setattr(parent, name, child.deeplift_form().train(child.training))

@@ -32,10 +32,32 @@ def overlap(source: Axis, target: Axis) -> np.ndarray:
 
 
 def project(attribution: Attribution, frequency: Axis, time: Axis) -> Attribution:
-    """The same mass on other axes; unchanged when the axes already agree."""
+    """The same mass on other axes; unchanged when the axes already agree. Shape: `(B, F, T)` -> `(B, F', T')`.
+
+    Raises XaibenchError when the values do not fit their own axes, or an axis is of the wrong kind.
+    """
+    own = len(attribution.frequency), len(attribution.time)
+    if tuple(attribution.values.shape[-2:]) != own:
+        raise XaibenchError(
+            f"an attribution of shape {tuple(attribution.values.shape)} does not fit its axes of {own[0]} frequencies and "
+            f"{own[1]} times; are frequency and time swapped?"
+        )
     if attribution.frequency == frequency and attribution.time == time:
         return attribution
     values = attribution.values
     wf = torch.from_numpy(overlap(attribution.frequency, frequency)).to(values)
     wt = torch.from_numpy(overlap(attribution.time, time)).to(values)
     return Attribution(wf.T @ values @ wt, frequency, time, attribution.resolves)
+
+
+def average(values: torch.Tensor, source: tuple[Axis, Axis], target: tuple[Axis, Axis]) -> torch.Tensor:
+    """The mean over each target cell of a quantity that is a density, not a mass (energy, the truth).
+
+    Shape: `(..., F, T)` on `source` -> `(..., F', T')` on `target`; unchanged when the axes agree. Target cells outside
+    the source become 0.
+    """
+    if source == target:
+        return values
+    wf = torch.from_numpy(overlap(target[0], source[0])).to(values)
+    wt = torch.from_numpy(overlap(target[1], source[1])).to(values)
+    return wf @ values @ wt.T

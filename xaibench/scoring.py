@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xaibench.audio import fit
-from xaibench.errors import PluginError
+from xaibench.errors import AudioError, PluginError
 from xaibench.protocols import Countermeasure
 
 
@@ -23,10 +23,14 @@ def bonafide_index(classes: Sequence[str]) -> int:
 def bonafide_log_odds(logits: Tensor, classes: Sequence[str]) -> Tensor:
     """`l_bonafide - logsumexp(l_others)`. Shape: `(B, K)` -> `(B,)`. Positive = bona fide.
 
+    Raises PluginError unless there is one logit a class.
+
     >>> bonafide_log_odds(torch.tensor([[1.0, 3.0]]), ("spoof", "bonafide")).tolist()
     [2.0]
     """
     index = bonafide_index(classes)
+    if logits.ndim != 2 or logits.shape[1] != len(classes):
+        raise PluginError(f"expected logits (B, {len(classes)}) for the classes {list(classes)}, got {tuple(logits.shape)}")
     others = torch.cat([logits[:, :index], logits[:, index + 1 :]], dim=1)
     return logits[:, index] - others.logsumexp(dim=1)
 
@@ -34,15 +38,17 @@ def bonafide_log_odds(logits: Tensor, classes: Sequence[str]) -> Tensor:
 def windows(samples: np.ndarray, n_samples: int) -> np.ndarray:
     """Windows `(W, n_samples)` covering a recording, half overlapping, the last one flush with the end.
 
-    A recording shorter than a window is repeated to its length.
+    A recording shorter than a window is repeated to its length. Raises AudioError for an empty one.
 
     >>> windows(np.arange(7.0), 4).tolist()
     [[0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0], [3.0, 4.0, 5.0, 6.0]]
     """
+    if len(samples) == 0:
+        raise AudioError("an empty recording cannot be scored, expected at least one sample")
     if len(samples) <= n_samples:
         return fit(samples, n_samples)[None]
     last = len(samples) - n_samples
-    starts = sorted({*range(0, last, n_samples // 2), last})
+    starts = sorted({*range(0, last, max(n_samples // 2, 1)), last})
     return np.stack([samples[s : s + n_samples] for s in starts])
 
 
@@ -51,6 +57,8 @@ def score_recordings(
     cm: Countermeasure, recordings: Sequence[np.ndarray], *, device: torch.device | str = "cpu", batch_size: int = 16
 ) -> np.ndarray:
     """One bona fide log-odds a recording `(len(recordings),)`: the mean over its windows. The model must be in eval()."""
+    if not recordings:
+        return np.empty(0)
     cut = [windows(r, cm.n_samples) for r in recordings]
     owner = np.repeat(np.arange(len(cut)), [len(w) for w in cut])
     stacked = np.concatenate(cut)

@@ -1,6 +1,7 @@
 """Where a vocoder changed the speech: the truth that attributions are scored against.
 
-Grinberg et al., Interspeech 2025 (arXiv 2506.03425), as implemented in the public reproduction the design notes cite:
+Grinberg et al., Interspeech 2025 (arXiv 2506.03425), as implemented in a public reproduction (github.com, repository
+thinganhado/segdiff_concept):
 
     M_b = |STFT(bona fide)|, M_s = |STFT(vocoded)|              linear magnitude
     D   = |G(M_s) - G(M_b)| / (G(M_b) + eps)                    Eq. 2, G a separable Gaussian
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 from xaibench.errors import XaibenchError
 from xaibench.grid import Grid
@@ -45,6 +45,10 @@ class TruthSpec:
             raise XaibenchError(f"unknown truth {self.name!r}; expected one of {', '.join(DEFINITIONS)}")
         if any(k < 1 or k % 2 == 0 for k in self.kernel):
             raise XaibenchError(f"kernel sizes must be odd and positive, got {self.kernel}")
+        if not all(v > 0 for v in self.variance):
+            raise XaibenchError(f"variances must be positive, in cells squared, got {self.variance}")
+        if not self.epsilon > 0:
+            raise XaibenchError(f"epsilon must be positive, it keeps silence from dividing by zero, got {self.epsilon}")
         if not 0 < self.share < 1:
             raise XaibenchError(f"share must lie between 0 and 1, got {self.share}")
 
@@ -65,9 +69,9 @@ def smooth(magnitude: Tensor, *, kernel: tuple[int, int] = (3, 11), variance: tu
         taps = taps / taps.sum()
         mirror = torch.arange(-radius, length + radius, device=magnitude.device) % (2 * length)
         mirror = torch.minimum(mirror, 2 * length - 1 - mirror)
-        padded = magnitude.index_select(dim, mirror).unsqueeze(1)
-        taps = taps.view(1, 1, -1, 1) if dim == 1 else taps.view(1, 1, 1, -1)
-        magnitude = conv2d(padded, taps).squeeze(1)
+        padded = magnitude.index_select(dim, mirror)
+        # A sum of shifted copies, not a convolution: those may round to TF32 on a GPU and differ with the batch's size.
+        magnitude = sum(tap * padded.narrow(dim, i, length) for i, tap in enumerate(taps))
     return magnitude
 
 
@@ -100,9 +104,7 @@ def top_share(values: Tensor, valid: Tensor, share: float) -> Tensor:
     return region.scatter_(1, order[:, :count], True).view_as(values)
 
 
-def truth(
-    spoof: Tensor, bonafide: Tensor, *, grid: Grid, band: tuple[float, float], spec: TruthSpec = TruthSpec()
-) -> Truth:
+def truth(spoof: Tensor, bonafide: Tensor, *, grid: Grid, band: tuple[float, float], spec: TruthSpec = TruthSpec()) -> Truth:
     """The truth of pairs. Waveforms `(B, N)` twice, aligned and of equal length; `band` in Hz is the corpus' valid band.
 
     Raises XaibenchError for pairs of different lengths.

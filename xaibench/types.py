@@ -36,11 +36,13 @@ class Axis:
     edges: np.ndarray
 
     def __post_init__(self) -> None:
-        edges = np.asarray(self.edges, dtype=np.float64)
+        edges = np.array(self.edges, dtype=np.float64)  # a copy: the record freezes it, not the caller's array
         if self.kind not in ("frequency", "time"):
             raise XaibenchError(f"an axis is of kind 'frequency' or 'time', got {self.kind!r}")
-        if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
-            raise XaibenchError(f"the edges of a {self.kind} axis must be at least two rising numbers, got {edges!r}")
+        if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or not np.all(np.diff(edges) > 0):
+            raise XaibenchError(
+                f"the edges of a {self.kind} axis must be at least two rising, finite numbers, got {edges!r}"
+            )
         edges.setflags(write=False)
         object.__setattr__(self, "edges", edges)
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from xaibench.errors import Unsupported, XaibenchError
 from xaibench.grid import Grid
-from xaibench.protocols import Countermeasure
+from xaibench.protocols import NEEDS, Countermeasure
 from xaibench.scoring import bonafide_index
 from xaibench.types import Axis, Truth
 
@@ -43,7 +43,7 @@ class SpoofLogOdds(nn.Module):
         self.index = bonafide_index(classes)
         self.linear = None
         if len(classes) == 2:
-            self.linear = nn.Linear(2, 1, bias=False)
+            self.linear = nn.utils.skip_init(nn.Linear, 2, 1, bias=False)  # without drawing from the global RNG
             weight = torch.ones(1, 2)
             weight[0, self.index] = -1.0
             self.linear.weight = nn.Parameter(weight, requires_grad=False)
@@ -73,7 +73,7 @@ class View:
     model:      `(B, C, F, T)` -> spoof log-odds `(B, 1)`, in eval mode; shared: work on `private_model()` to change it.
     inputs:     `(B, C, F, T)`, the explained tensor of the vocoded utterances.
     axes:       frequency and time axis of `inputs`.
-    fills:      name -> tensor broadcastable to `inputs`.
+    fills:      name -> tensor broadcastable to `inputs`; of `inputs`' four dimensions if it differs between utterances.
     references: `(R, C, F, T)`, bona fide utterances of the data set's training (or dev) split.
     layers:     dotted names, within `model`, of its two-dimensional layers from input to output.
     ids, seed:  one name an utterance; together with the seed they fix every random draw.
@@ -111,8 +111,6 @@ class View:
         """Raise Unsupported, with the reason, unless this view offers all of `needs`."""
         missing = sorted(needs - self.offers)
         if missing:
-            from xaibench.protocols import NEEDS
-
             reasons = "; ".join(f"{m} ({NEEDS.get(m, 'unknown')})" for m in missing)
             raise Unsupported(f"{what} needs what the {self.route} route of this countermeasure lacks: {reasons}")
 
@@ -127,7 +125,15 @@ class View:
         return self.fills[name].expand_as(self.inputs)
 
     def filled(self, keep: Tensor, fill: str) -> Tensor:
-        """Mixtures `keep * input + (1 - keep) * fill`. Shape: keep `(B, K, F, T)` in [0, 1] -> `(B * K, C, F, T)`."""
+        """Mixtures `keep * input + (1 - keep) * fill`. Shape: keep `(B, K, F, T)` in [0, 1] -> `(B * K, C, F, T)`.
+
+        Raises XaibenchError when `keep` has another shape: broadcasting would mix utterances in silence.
+        """
+        if keep.ndim != 4 or len(keep) != len(self) or tuple(keep.shape[2:]) != self.shape:
+            raise XaibenchError(
+                f"expected masks (B, K, F, T) = ({len(self)}, K, {self.shape[0]}, {self.shape[1]}), got "
+                f"{tuple(keep.shape)}; one mask an utterance is keep[:, None]"
+            )
         keep = keep.to(self.inputs.dtype).unsqueeze(2)
         mixed = keep * self.inputs.unsqueeze(1) + (1 - keep) * self.fill(fill).unsqueeze(1)
         return mixed.flatten(0, 1)
@@ -139,13 +145,15 @@ class View:
 
     def select(self, index: Sequence[int]) -> View:
         """The same view of some of its utterances, in the given order."""
-        at = torch.as_tensor(list(index), device=self.device)
+        at = [int(i) for i in index]
         truth = self.truth
         if truth is not None:
             truth = replace(truth, values=truth.values[at], region=truth.region[at])
-        fills = {n: (t[at] if t.shape[0] == len(self) and len(self) > 1 else t) for n, t in self.fills.items()}
+        # Fewer dimensions than the inputs: the first one is not the batch, whatever its length.
+        own = {n for n, t in self.fills.items() if t.ndim == self.inputs.ndim and len(t) == len(self)}
+        fills = {n: t[at] if n in own else t for n, t in self.fills.items()}
         energy = None if self.energy is None else self.energy[at]
-        ids = tuple(self.ids[i] for i in index)
+        ids = tuple(self.ids[i] for i in at)
         return replace(self, inputs=self.inputs[at], fills=fills, ids=ids, truth=truth, energy=energy)
 
     def each(self) -> Iterator[View]:
@@ -161,10 +169,14 @@ class View:
         """Within the block torch, numpy and `random` are seeded as `generator(index)`; afterwards they are as before."""
         seed = derive_seed(self.seed, self.ids[index])
         python, numeric = random.getstate(), np.random.get_state()
+        # Only the generators that are restored are seeded; torch.manual_seed would also reach every other device.
         devices = [self.device] if self.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
+                if devices:
+                    with torch.cuda.device(self.device):
+                        torch.cuda.manual_seed(seed)
                 np.random.seed(seed % 2**32)
                 random.seed(seed)
                 yield
@@ -198,15 +210,18 @@ def native_view(
     cm: Countermeasure, spoof: Tensor, bonafide: Tensor, references: Tensor, ids: Sequence[str], **facts: object
 ) -> View:
     """Explain at the tap. Waveforms `(B, n_samples)`, `(B, n_samples)`, `(R, n_samples)`; `facts` go to `View`."""
-    model = nn.Sequential(OrderedDict(backend=cm.backend, contrast=SpoofLogOdds(cm.classes)))
+    model = nn.Sequential(OrderedDict(backend=cm.backend, contrast=SpoofLogOdds(cm.classes).to(spoof)))
     model = model.to(spoof.device).eval()
+    frontend = cm.frontend.to(spoof.device).eval()
     with torch.no_grad():
-        inputs, twin, refs = cm.frontend(spoof), cm.frontend(bonafide), cm.frontend(references)
-        silence = cm.frontend(torch.zeros_like(spoof[:1]))
+        inputs, twin, refs = frontend(spoof), frontend(bonafide), frontend(references)
+        silence = frontend(torch.zeros_like(spoof[:1]))
     if inputs.ndim != 4:
         raise XaibenchError(f"the tap must be (B, C, F, T), got {tuple(inputs.shape)}; use --route grid")
     fills = {"silence": silence, "mean": cm.mean_tap.to(inputs), "twin": twin}
-    return _view(cm, "native", model, inputs, cm.axes, fills, refs, ids, modules=True, facts=facts)
+    # The log-odds of three and more classes hold a logsumexp, which no library has a rule for.
+    modules = len(cm.classes) == 2
+    return _view(cm, "native", model, inputs, cm.axes, fills, refs, ids, modules=modules, facts=facts)
 
 
 def grid_view(
@@ -223,7 +238,7 @@ def grid_view(
     n_samples = spoof.shape[1]
     stages = OrderedDict(
         resynthesis=Resynthesis(grid, n_samples), frontend=cm.frontend, backend=cm.backend,
-        contrast=SpoofLogOdds(cm.classes),
+        contrast=SpoofLogOdds(cm.classes).to(spoof),
     )  # fmt: skip
     model = nn.Sequential(stages).to(spoof.device).eval()
 
@@ -241,8 +256,8 @@ def grid_view(
 
 
 def _view(cm, route, model, inputs, axes, fills, references, ids, *, modules, facts) -> View:
-    wanted = {id(layer) for layer in cm.layers.values()}
-    layers = tuple(name for name, module in model.named_modules() if id(module) in wanted)
+    names = {id(module): name for name, module in model.named_modules()}
+    layers = tuple(names[id(layer)] for layer in cm.layers.values() if id(layer) in names)  # in the declared order
     offers = {"gradients", "references", "twin"}
     offers |= {"layers"} if layers else set()
     offers |= {"modules"} if modules else set()

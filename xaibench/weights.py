@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -16,10 +17,11 @@ from xaibench.errors import CheckpointError
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write every parameter and buffer, atomically."""
+    """Write every parameter and buffer, atomically. A tensor registered under two names is written under both."""
     path = Path(path)
     scratch = path.with_suffix(".tmp")
-    save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, scratch)
+    # clone: safetensors refuses tensors that share memory
+    save_file({name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}, scratch)
     os.replace(scratch, path)
 
 
@@ -33,8 +35,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; `xaibench train --cm NAME` makes one")
     with path.open("rb") as file:
-        head = file.read(4)
-    if path.suffix in (".pt", ".pth", ".ckpt", ".pkl", ".bin") or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        head = file.read(9)
+    # A safetensors file opens with the length of its header, which can be the same bytes as a pickle's or a zip's magic
+    # (640 is 80 02); only the brace after it tells.
+    magic = head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+    if path.suffix in (".pt", ".pth", ".ckpt", ".pkl", ".bin") or (magic and head[8:9] != b"{"):
         raise CheckpointError(
             f"{path}: looks like a pickle, which can run code when loaded; expected safetensors. Convert it where you "
             f"trust it: safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
@@ -61,16 +66,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_card(path: Path) -> Mapping[str, object]:
-    """The card of a checkpoint: what it was trained on, its classes and its EER. Raises CheckpointError."""
+    """The card of a checkpoint: what it was trained on, its classes and its EER.
+
+    Raises CheckpointError, naming the card: missing, not JSON, or not a JSON object.
+    """
     card = Path(path).with_suffix(".json")
     try:
-        return json.loads(card.read_text(encoding="utf-8"))
+        facts = json.loads(card.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{card}: the card of the checkpoint is missing; a model whose training set is unknown is not scored"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{card}: not JSON ({error})") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{card}: holds a JSON {type(facts).__name__}, expected an object with the card's keys")
+    return facts
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -78,5 +89,6 @@ def weights_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # as bytes, because numpy has no bfloat16
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -5,7 +5,9 @@ Table 1: layer numbers in the code below are the table's. Same padding everywher
 10,198,818 parameters, a 60 x 750 LFCC input 865,058.
 
 Departures, each a decision: dropout stands before the last batch normalisation; the loss is cross-entropy instead of
-A-softmax; the front end is the benchmark's own STFT (257 x 201 for two seconds at 16 kHz) with per-band normalisation.
+A-softmax; the front end is the benchmark's own STFT (257 x 201 for two seconds at 16 kHz) with per-band normalisation;
+the dropout rate is 0.3 and torch's default initialisation is kept: with 0.75 and Kaiming initialisation the network stayed
+at chance for 600 steps of 24 two-second excerpts of minivoc (loss 0.68), without them it left it within 75.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from xaibench.layers import MaxFeatureMap
 from xaibench.types import Axis
 
 
-def lcnn_backend(bins: int, frames: int, *, classes: int = 2, dropout: float = 0.75) -> nn.Sequential:
+def lcnn_backend(bins: int, frames: int, *, classes: int = 2, dropout: float = 0.3) -> nn.Sequential:
     """Table 1 for an input `(B, 1, bins, frames)`; returns logits `(B, classes)`."""
     modules: list[tuple[str, nn.Module]] = []
 
@@ -78,15 +80,11 @@ class LCNN(nn.Module):
     n_samples = 32_000
     classes = ("spoof", "bonafide")
 
-    def __init__(self, *, dropout: float = 0.75) -> None:
+    def __init__(self, *, dropout: float = 0.3) -> None:
         super().__init__()
         self.grid = Grid()
         self.frontend = LogPower(self.grid)
         self.backend = lcnn_backend(*self.grid.shape(self.n_samples), dropout=dropout)
-        for module in self.backend.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.backend(self.frontend(waveform))
@@ -110,7 +108,7 @@ class _Recipe:
 
     def untrained(self, *, seed: int) -> LCNN:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reach the GPUs, not restored here
             return LCNN()
 
     def shipped(self) -> Path | None:
