@@ -1,0 +1,188 @@
+"""From a chunk to its rows: explain, score, and keep every failure inside its own cells."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.harness.plan import Chunk
+from xaibench.harness.workbench import Prepared, Workbench
+from xaibench.metrics.evidence import Evidence
+from xaibench.project import project
+from xaibench.protocols import Metric
+from xaibench.types import Attribution, Pair, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A method's maps of a batch, on the grid and on the view's own axes, and what they cost."""
+
+    on_grid: Attribution
+    on_view: Tensor
+    seconds: float  # an utterance
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What comes back from a chunk: rows, maps `(pair, (F, T))` when asked for, and a traceback when something failed."""
+
+    rows: tuple[Row, ...]
+    maps: tuple[tuple[Pair, Tensor], ...] = ()
+    truths: tuple[tuple[Pair, Tensor, Tensor, Tensor], ...] = ()
+    error: str = ""
+
+
+def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Explained:
+    """Run one method on one batch. Raises what the method raises, and XaibenchError for a map of the wrong form."""
+    attributor = bench.attributor(attributor_name)
+    view = bench.view_for(prepared, attributor)
+    view.require(attributor.needs, f"attributor {attributor.name!r}")
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attribution = attributor(view)
+    if view.device.type == "cuda":
+        torch.cuda.synchronize(view.device)
+    seconds = (time.perf_counter() - started) / len(view)
+    values = attribution.values.detach()
+    expected = (len(view), len(attribution.frequency), len(attribution.time))
+    if tuple(values.shape) != expected:
+        raise XaibenchError(f"{attributor.name} returned shape {tuple(values.shape)}, expected (B, F, T) = {expected}")
+    if not values.isfinite().all():
+        raise XaibenchError(f"{attributor.name} returned NaN or infinity for {int((~values.isfinite()).sum())} cells")
+    attribution = replace(attribution, values=values.float())
+    frequency, time_axis = bench.spec.grid.frequency, bench.spec.grid.time(_samples(bench, prepared))
+    on_view = project(attribution, *view.axes).values
+    noise = tuple(dict.fromkeys(f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught))
+    return Explained(project(attribution, frequency, time_axis), on_view, seconds, noise)
+
+
+def _samples(bench: Workbench, prepared: Prepared) -> int:
+    """Samples behind the prepared truth's frames (the grid's time axis depends on nothing else)."""
+    return (prepared.truth.values.shape[2] - 1) * bench.spec.grid.hop
+
+
+def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", explained: Explained | None = None) -> Outcome:
+    """All rows of a chunk. Never raises for what a method, a metric or a file did wrong: that is a row's status.
+
+    void: the sentence of a failed preflight; nothing is computed then.
+    explained: maps made by the preflight of the same pairs, so that they are not made twice.
+    """
+    if void:
+        return Outcome(tuple(_row(bench, chunk, run, i, m, status="void", note=void) for i, m in _cells(chunk)))
+    try:
+        prepared = bench.prepare(chunk.countermeasure, chunk.route, chunk.pairs)
+        made = explained or explain(bench, prepared, chunk.attributor)
+    except Unsupported as reason:
+        return _all(bench, chunk, run, "unsupported", str(reason))
+    except Undefined as reason:
+        return _all(bench, chunk, run, "undefined", str(reason))
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises costs its own cells only
+        if len(chunk.pairs) > 1:  # find out whose fault it is: one utterance at a time
+            parts = [run_chunk(bench, single, run) for single in _singles(chunk)]
+            return _merge(parts)
+        return replace(
+            _all(bench, chunk, run, "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"),
+            error=traceback.format_exc(),
+        )
+    evidence = Evidence(attribution=made.on_grid, on_view=made.on_view, truth=prepared.truth, probe=prepared.probe)
+    rows, errors = [], []
+    for name in chunk.metrics:
+        metric = bench.metric(name)
+        status, note, values = "ok", "", None
+        missing = sorted({"frequency", "time"} & metric.needs - made.on_grid.resolves)
+        if missing:
+            status, note = "unsupported", f"{name} needs resolution in {' and '.join(missing)}, the map has none of its own"
+        else:
+            try:
+                values = _checked(metric.function(evidence), len(chunk.pairs), metric)
+            except Unsupported as reason:
+                status, note = "unsupported", str(reason)
+            except Exception as error:  # noqa: BLE001 - as above
+                status, note = "failed", f"{type(error).__name__}: {error}"
+                errors.append(traceback.format_exc())
+        for index in range(len(chunk.pairs)):
+            value = math.nan if values is None else values[index]
+            undefined = status == "ok" and math.isnan(value)
+            why = _why_undefined(made, index) if undefined else note
+            rows.append(
+                _row(bench, chunk, run, index, name, value=value, status="undefined" if undefined else status, note=why,
+                     seconds=made.seconds)
+            )  # fmt: skip
+    maps, truths = (), ()
+    if bench.spec.keep_maps:
+        maps = tuple(zip(chunk.pairs, made.on_grid.values.cpu(), strict=True))
+        found = prepared.truth
+        truths = tuple(
+            (pair, found.values[i].cpu(), found.region[i].cpu(), found.valid.cpu()) for i, pair in enumerate(chunk.pairs)
+        )
+    return Outcome(tuple(rows), maps, truths, "\n".join(errors))
+
+
+def _checked(values: Tensor, count: int, metric: Metric) -> list[float]:
+    if tuple(values.shape) != (count,):
+        raise XaibenchError(f"metric {metric.name} returned shape {tuple(values.shape)}, expected ({count},)")
+    if values.isinf().any():
+        raise XaibenchError(f"metric {metric.name} returned infinity")
+    return values.detach().double().cpu().tolist()
+
+
+def _why_undefined(made: Explained, index: int) -> str:
+    values = made.on_grid.values[index]
+    return "the map is zero everywhere" if not values.any() else "the metric has no value for this map"
+
+
+def _cells(chunk: Chunk) -> list[tuple[int, str]]:
+    return [(i, m) for m in chunk.metrics for i in range(len(chunk.pairs))]
+
+
+def _all(bench: Workbench, chunk: Chunk, run: str, status: str, note: str) -> Outcome:
+    return Outcome(tuple(_row(bench, chunk, run, i, m, status=status, note=note) for i, m in _cells(chunk)))
+
+
+def _singles(chunk: Chunk) -> list[Chunk]:
+    return [
+        replace(chunk, pairs=(p,), fingerprints=(f,)) for p, f in zip(chunk.pairs, chunk.fingerprints, strict=True)
+    ]  # fmt: skip
+
+
+def _merge(parts: Sequence[Outcome]) -> Outcome:
+    return Outcome(
+        tuple(row for p in parts for row in p.rows),
+        tuple(m for p in parts for m in p.maps),
+        tuple(t for p in parts for t in p.truths),
+        "\n".join(p.error for p in parts if p.error),
+    )
+
+
+def _row(
+    bench: Workbench, chunk: Chunk, run: str, index: int, metric: str, *, value: float = math.nan, status: str,
+    note: str = "", seconds: float = math.nan,
+) -> Row:  # fmt: skip
+    pair = chunk.pairs[index]
+    return Row(
+        run=run,
+        dataset=bench.corpus.name,
+        utterance=pair.spoof.source,
+        speaker=pair.spoof.speaker,
+        vocoder=pair.spoof.vocoder,
+        countermeasure=chunk.countermeasure,
+        attributor=chunk.attributor,
+        route=chunk.route,
+        truth=bench.spec.truth.name,
+        metric=metric,
+        value=value if status == "ok" else math.nan,
+        status=status,
+        seconds=seconds,
+        note=note,
+        fingerprint=chunk.fingerprints[index],
+    )

@@ -1,0 +1,55 @@
+"""Where numbers came from: versions, device, commit. Stamped on every run."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import xaibench
+
+PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "captum", "grad-cam", "shap", "zennit", "soundfile", "pandas")
+
+
+def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed version by distribution name; those not installed are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """The stamp for run.json. `git_commit` is None outside a checkout; `git_dirty` says uncommitted changes."""
+    commit, dirty = _git()
+    cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "xaibench": xaibench.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": cuda or "cpu",
+        "threads": torch.get_num_threads(),
+        "packages": versions(),
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+
+
+def _git() -> tuple[str | None, bool | None]:
+    root = Path(xaibench.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        run = {"cwd": root, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
+        status = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None, None  # no git on this machine, or a checkout without commits
+    return commit, bool(status.strip())

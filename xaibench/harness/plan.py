@@ -1,0 +1,127 @@
+"""Which cells a run has: the order of the utterances, the chunks of work, and the fingerprint of a cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import xaibench
+from xaibench.errors import RunError
+from xaibench.harness.spec import RunSpec
+from xaibench.manifest import pairs
+from xaibench.protocols import Corpus
+from xaibench.types import Pair, Utterance
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The unit of work: one countermeasure, one route, one attributor, one batch of utterances, the missing metrics."""
+
+    countermeasure: str
+    route: str
+    attributor: str
+    batch: int
+    pairs: tuple[Pair, ...]
+    metrics: tuple[str, ...]
+    fingerprints: tuple[str, ...]  # one a pair
+
+    @property
+    def name(self) -> str:
+        """A file name, the same whenever the same cells are computed."""
+        cells = json.dumps([self.fingerprints, self.metrics])
+        return f"{self.batch:05d}-{hashlib.sha256(cells.encode()).hexdigest()[:12]}"
+
+
+def _by_turns(groups: Iterable[Sequence[Any]]) -> list[Any]:
+    """The first of each group, then the second of each, ..."""
+    return [item for turn in zip_longest(*groups) for item in turn if item is not None]
+
+
+def interleave(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Speakers by turns, each in manifest order, so that any prefix holds as many speakers as it can."""
+    speakers: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        speakers.setdefault(utterance.speaker, []).append(utterance)
+    return _by_turns(speakers.values())
+
+
+def ordered_pairs(corpus: Corpus, split: str) -> list[Pair]:
+    """Every pair of a split, ordered so that a prefix of any length is balanced: it takes each source utterance once
+    before any twice, speakers by turns, vocoders by turns. A longer prefix only adds to a shorter one.
+
+    Raises RunError for a split without pairs.
+    """
+    twins: dict[str, dict[str, Pair]] = {}
+    for pair in pairs(corpus, split=split):
+        twins.setdefault(pair.spoof.source, {})[pair.spoof.vocoder] = pair
+    if not twins:
+        raise RunError(f"{corpus.name} has no pairs in its split {split!r}; its splits: {_splits(corpus)}")
+    sources = interleave([next(iter(t.values())).bonafide for t in twins.values()])
+    vocoders = sorted({v for t in twins.values() for v in t})
+    ordered = []
+    for turn in range(len(vocoders)):
+        for place, source in enumerate(sources):
+            vocoder = vocoders[(place + turn) % len(vocoders)]
+            if vocoder in twins[source.source]:
+                ordered.append(twins[source.source][vocoder])
+    return ordered
+
+
+def _splits(corpus: Corpus) -> str:
+    return ", ".join(sorted({u.split for u in corpus.utterances})) or "none"
+
+
+def reference_pairs(corpus: Corpus, *, most: int) -> list[Pair]:
+    """Pairs of the training split (dev where there is none), never of a held-out vocoder: references and the prior."""
+    for split in ("train", "dev"):
+        if any(u.split == split for u in corpus.utterances):
+            chosen = [p for p in ordered_pairs(corpus, split) if p.spoof.vocoder not in corpus.held_out]
+            return chosen[:most]
+    return []
+
+
+def batches(chosen: Sequence[Pair], size: int) -> list[tuple[Pair, ...]]:
+    """Consecutive groups of `size`. Depends on the whole list, never on what is already done."""
+    return [tuple(chosen[i : i + size]) for i in range(0, len(chosen), size)]
+
+
+@cache
+def source_hash(package: str) -> str:
+    """sha256 over the Python files that decide numbers: a package's, without its pictures, tables and command line."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        origin = Path(spec.origin) if spec and spec.origin else None
+        return hashlib.sha256(origin.read_bytes()).hexdigest() if origin and origin.is_file() else "unknown"
+    silent = {"cli.py", "figures.py", "stats.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py"}
+    digest = hashlib.sha256()
+    root = Path(next(iter(spec.submodule_search_locations)))
+    for file in sorted(root.rglob("*.py")):
+        relative = file.relative_to(root)
+        if package != xaibench.__name__ or not silent & set(relative.parts):
+            digest.update(str(relative).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(spec: RunSpec, pair: Pair, facts: Mapping[str, Any]) -> str:
+    """What a cell's numbers depend on, as 16 hexadecimal digits. No timestamps.
+
+    `facts` holds the countermeasure's (weights, source, preprocessing) and the attributor's (options, source, versions).
+    """
+    content = {
+        "pair": [pair.bonafide.sha256, pair.spoof.sha256],
+        "truth": asdict(spec.truth),
+        "grid": asdict(spec.grid),
+        "fractions": spec.fractions,
+        "seed": spec.seed,
+        "code": source_hash("xaibench"),
+        **facts,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

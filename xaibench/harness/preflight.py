@@ -1,0 +1,138 @@
+"""Checks of a countermeasure, and of each method on it, before anything is scored.
+
+A pair of countermeasure and method that fails gets `void` rows with the sentence that says why: a wrong number without a
+warning is worse than none. None of the checks is hypothetical: each of these faults was seen in a library or a model that
+runs without complaint.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from xaibench.errors import Undefined, Unsupported
+from xaibench.harness.cell import Explained, explain
+from xaibench.harness.workbench import Prepared, Workbench
+from xaibench.metrics.detection import equal_error_rate
+from xaibench.protocols import Attributor
+from xaibench.types import Pair
+from xaibench.view import View
+from xaibench.weights import weights_hash
+
+#: Largest tolerated difference between an utterance explained alone and in a batch, as a share of the largest value.
+BATCH_TOLERANCE = 1e-2
+#: Largest tolerated completeness gap of a method that declares completeness, as a share of the score difference.
+COMPLETENESS_TOLERANCE = 0.5
+#: How different (relative) frontend + backend may be from the whole countermeasure.
+CUT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`void` is empty when all is well; `measured` holds the numbers behind the checks, `warnings` what libraries said."""
+
+    void: str = ""
+    measured: dict[str, float] | None = None
+    warnings: tuple[str, ...] = ()
+    unchecked: str = ""
+
+
+def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) -> tuple[str, float]:
+    """Class order and tap of a countermeasure. Returns the sentence (empty = well) and its EER on these utterances."""
+    cm = bench.countermeasure(name).module
+    fake_scores: list[float] = []
+    real_scores: dict[str, float] = {}
+    for start in range(0, len(chosen), bench.batch_size):
+        part = chosen[start : start + bench.batch_size]
+        prepared = bench.prepare(name, bench.route(name), part)
+        fake_scores += (-prepared.probe.untouched).tolist()
+        real_scores.update(zip((p.spoof.source for p in part), (-prepared.probe.bonafide).tolist(), strict=True))
+    eer = equal_error_rate(list(real_scores.values()), fake_scores)
+    if eer > 0.5:
+        return f"its EER on these utterances is {eer:.0%}: are the classes {list(cm.classes)} in the right order?", eer
+    _, fake = bench.waveforms(chosen[:2], cm.n_samples)
+    with torch.no_grad():
+        whole, cut = cm(fake), cm.backend(cm.frontend(fake))
+    gap = float((whole - cut).abs().max() / whole.abs().max().clamp_min(1e-12))
+    if gap > CUT_TOLERANCE:
+        return f"its tap is not a true cut: backend(frontend(x)) differs from the whole by {gap:.1e} (relative)", eer
+    return "", eer
+
+
+def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[Verdict, Explained | None]:
+    """Run a method on a batch and judge it. Also returns the maps, so that the run need not make them again."""
+    attributor = bench.attributor(attributor_name)
+    before = _state(prepared.view.model)
+    generator = torch.random.get_rng_state()
+    try:
+        batch = explain(bench, prepared, attributor_name)
+        alone = attributor(bench.view_for(_first(prepared), attributor)).values.detach()
+    except (Unsupported, Undefined) as reason:
+        return Verdict(unchecked=str(reason)), None
+    except Exception as error:  # noqa: BLE001 - the cells will say `failed`, with the traceback
+        return Verdict(unchecked=f"{type(error).__name__}: {error}"), None
+    measured: dict[str, float] = {}
+    problems: list[str] = []
+    if _state(prepared.view.model) != before:
+        problems.append("it changed the countermeasure's weights, mode, gradients or hooks")
+    if not torch.equal(torch.random.get_rng_state(), generator):
+        problems.append("it consumed random numbers outside its own seed")
+    measured["batch_gap"] = gap = _gap(batch.on_view[:1], alone)
+    if gap > BATCH_TOLERANCE:
+        problems.append(
+            f"an utterance explained alone and in a batch differ by {gap:.1%} of the largest value: the method mixes "
+            f"utterances, or is random and not seeded"
+        )
+    if attributor.signed and attributor.class_specific and not attributor.control:
+        measured["target_gap"] = change = _target_gap(bench, prepared, attributor, alone)
+        if change < 1e-6:
+            problems.append("its map does not depend on which class is explained, though it says so")
+    baseline = attributor.options.get("baseline")
+    if attributor.complete and baseline in prepared.view.fills:
+        measured["completeness_gap"] = gap = _completeness_gap(prepared, batch.on_view, str(baseline))
+        if gap > COMPLETENESS_TOLERANCE:
+            problems.append(f"it declares completeness, but its sum misses the score difference by {gap:.0%} (median)")
+    return Verdict("; ".join(problems), measured, batch.warnings), batch
+
+
+def _first(prepared: Prepared) -> Prepared:
+    return replace(prepared, view=prepared.view.select([0]))
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
+
+
+def _target_gap(bench: Workbench, prepared: Prepared, attributor: Attributor, alone: Tensor) -> float:
+    """How much the map changes when the other class is explained."""
+    view = bench.view_for(_first(prepared), attributor)
+    return _gap(alone, attributor(opposite(view)).values.detach())
+
+
+def opposite(view: View) -> View:
+    """The same view of the negated score: evidence for bona fide."""
+    sign = nn.utils.skip_init(nn.Linear, 1, 1, bias=False).to(view.inputs)
+    sign.weight = nn.Parameter(-torch.ones_like(sign.weight), requires_grad=False)
+    stages = OrderedDict(view.model.named_children())
+    return replace(view, model=nn.Sequential(OrderedDict(**stages, sign=sign)).eval())
+
+
+def _completeness_gap(prepared: Prepared, maps: Tensor, baseline: str) -> float:
+    view = prepared.view
+    wanted = view.score(view.inputs) - view.score(view.fill(baseline))
+    gap = (maps.sum(dim=(1, 2)) - wanted).abs() / wanted.abs().clamp_min(1e-6)
+    return float(gap.median())
+
+
+def _state(model: nn.Module) -> tuple[object, ...]:
+    modules = list(model.modules())
+    return (
+        weights_hash(model),
+        tuple(m.training for m in modules),
+        tuple(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules),
+        tuple((p.requires_grad, p.grad is None) for p in model.parameters()),
+    )

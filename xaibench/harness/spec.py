@@ -1,0 +1,75 @@
+"""What a run is: everything that decides its numbers, and nothing that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xaibench.errors import RunError
+from xaibench.grid import Grid
+from xaibench.metrics import catalog
+from xaibench.truth import TruthSpec
+
+#: Vocoded utterances of the evaluation split that a preset scores; None is all of them.
+PRESET_PAIRS = {"quick": 10, "full": None}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run. `limit` counts vocoded utterances; the plan orders them so that every prefix is balanced."""
+
+    countermeasures: tuple[str, ...]
+    attributors: tuple[str, ...]
+    metrics: tuple[str, ...]
+    data: str = "minivoc"
+    split: str = "eval"
+    route: str = "auto"  # native | grid | auto: native where the tap has time and frequency
+    preset: str = "quick"
+    limit: int | None = None
+    seed: int = 0
+    checkpoint: str | None = None
+    root: str | None = None
+    keep_maps: bool = False
+    grid: Grid = field(default_factory=Grid)
+    truth: TruthSpec = field(default_factory=TruthSpec)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # attributor -> its options, where not default
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESET_PAIRS:
+            raise RunError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESET_PAIRS)}")
+        if self.route not in ("auto", "native", "grid"):
+            raise RunError(f"unknown route {self.route!r}; expected auto, native or grid")
+        stray = sorted(set(self.options) - set(self.attributors))
+        if stray:
+            raise RunError(f"options are set for {', '.join(stray)}, which this run does not include")
+        if self.limit is not None and self.limit < 1:
+            raise RunError(f"limit must be at least 1, got {self.limit}")
+        if self.checkpoint is not None and len(self.countermeasures) != 1:
+            raise RunError("a checkpoint belongs to one countermeasure; give exactly one --cm with --checkpoint")
+
+    @property
+    def pairs(self) -> int | None:
+        """How many vocoded utterances to score; None is all."""
+        return self.limit if self.limit is not None else PRESET_PAIRS[self.preset]
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """The shares of cells at which deletion and insertion curves are taken."""
+        return tuple(catalog.FRACTIONS[self.preset])
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a run folder to be continued; the rest may grow (methods, metrics, limit, route, truth)."""
+        return {
+            "data": self.data,
+            "split": self.split,
+            "preset": self.preset,
+            "seed": self.seed,
+            "checkpoint": self.checkpoint and str(Path(self.checkpoint).name),
+            "grid": asdict(self.grid),
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Everything, for run.json."""
+        return asdict(self)

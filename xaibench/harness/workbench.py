@@ -1,0 +1,267 @@
+"""What a worker holds: the opened corpus, loaded countermeasures and methods, and the batch it is looking at.
+
+Everything is made once a worker from a `RunSpec`, so a worker needs nothing but the spec and chunks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xaibench import audio, registry
+from xaibench.errors import AudioError, CheckpointError, PluginError, RunError
+from xaibench.harness.device import default_batch_size
+from xaibench.harness.environment import versions
+from xaibench.harness.plan import reference_pairs, source_hash
+from xaibench.harness.spec import RunSpec
+from xaibench.metrics import catalog
+from xaibench.metrics.evidence import Probe
+from xaibench.project import average
+from xaibench.protocols import Attributor, Corpus, Countermeasure, Metric
+from xaibench.truth import truth
+from xaibench.types import Pair, Truth
+from xaibench.view import View, derive_seed, grid_view, native_view
+from xaibench.weights import load_weights, read_card, weights_hash
+
+#: Bona fide utterances that serve as references, and training pairs behind the frequency prior.
+REFERENCES = 20
+PRIOR_PAIRS = 60
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A countermeasure with its weights, and what the board says of it."""
+
+    name: str
+    module: Countermeasure
+    card: dict[str, Any]
+    weights: str  # sha256
+    checkpoint: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch of pairs, looked at by one countermeasure through one route."""
+
+    view: View
+    truth: Truth  # on the grid
+    probe: Probe
+
+
+class Workbench:
+    """Opens and caches; every method is a function of the spec, the device and its arguments."""
+
+    def __init__(self, spec: RunSpec, *, device: torch.device | str = "cpu", batch_size: int | None = None) -> None:
+        self.spec = spec
+        self.device = torch.device(device)
+        self.batch_size = batch_size or default_batch_size(self.device)
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def _once(self, key: Hashable, make: Callable[[], Thing], *, most: int | None = None) -> Thing:
+        if key not in self._kept:
+            value = make()
+            if most is not None:
+                same = [k for k in self._kept if k[0] == key[0]]
+                for old in same[: max(len(same) - most + 1, 0)]:
+                    del self._kept[old]
+            self._kept[key] = value
+        return self._kept[key]
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The data set, opened and its manifest checked."""
+        dataset = registry.load("datasets", self.spec.data)
+        return dataset.open(Path(self.spec.root) if self.spec.root else None)
+
+    def countermeasure(self, name: str) -> Loaded:
+        """A trained countermeasure. Raises CheckpointError when there are no weights, or weights of something else."""
+        return self._once(("cm", name), lambda: self._load(name))
+
+    def _load(self, name: str) -> Loaded:
+        recipe = registry.load("countermeasures", name)
+        path = Path(self.spec.checkpoint) if self.spec.checkpoint else recipe.shipped()
+        if path is None:
+            raise CheckpointError(
+                f"no trained weights ship with countermeasure {name!r}; make them with `xaibench train --cm {name}` and "
+                f"pass --checkpoint: an untrained countermeasure explains nothing"
+            )
+        module = recipe.untrained(seed=0)
+        load_weights(module, path)
+        card = dict(read_card(path))
+        if card.get("name") != name or list(card.get("classes", ())) != list(module.classes):
+            raise CheckpointError(
+                f"{path}: its card describes {card.get('name')!r} with classes {card.get('classes')}, expected {name!r} "
+                f"with {list(module.classes)}"
+            )
+        if self.corpus.sample_rate != module.sample_rate or self.spec.grid.sample_rate != module.sample_rate:
+            raise RunError(
+                f"{name} works at {module.sample_rate} Hz, {self.corpus.name} is sampled at {self.corpus.sample_rate} Hz "
+                f"and the grid at {self.spec.grid.sample_rate} Hz; they must agree"
+            )
+        module = module.to(self.device, memory_format=torch.channels_last).eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        return Loaded(name, module, card, weights_hash(module), path)
+
+    def attributor(self, name: str) -> Attributor:
+        """The method of that name, with the options of the spec."""
+        options = self.spec.options.get(name, {})
+        return self._once(("attributor", name), lambda: registry.load("attributors", name).with_options(**options))
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name, ours or a plugin's."""
+        return catalog.METRICS[name] if name in catalog.METRICS else registry.load("metrics", name)
+
+    def route(self, name: str) -> str:
+        """The route taken for a countermeasure: `auto` is native where its tap has both axes."""
+        if self.spec.route != "auto":
+            return self.spec.route
+        try:
+            frequency, time = self.countermeasure(name).module.axes
+        except (TypeError, ValueError):  # no axes, or not two of them: a tap without frequency and time
+            return "grid"
+        return "native" if frequency is not None and time is not None else "grid"
+
+    def facts(self, countermeasure: str, route: str, attributor: str) -> dict[str, Any]:
+        """What the numbers of this combination depend on, beside the pair and the spec: input of the fingerprint."""
+        cm, method = self.countermeasure(countermeasure), self.attributor(attributor)
+        sources = {registry.find("countermeasures", countermeasure), registry.find("attributors", attributor)}
+        return {
+            "countermeasure": [countermeasure, cm.weights],
+            "attributor": [attributor, dict(method.options)],
+            "route": route,
+            "n_samples": cm.module.n_samples,
+            "band": self.corpus.valid_band,
+            "sources": sorted(source_hash(p.entry.module.partition(".")[0]) for p in sources),
+            "versions": versions(("torch", "numpy", "captum", "grad-cam", "shap", "zennit")),
+            "references": [p.id for p in reference_pairs(self.corpus, most=PRIOR_PAIRS)],
+        }
+
+    def waveforms(self, chosen: Sequence[Pair], n_samples: int) -> tuple[Tensor, Tensor]:
+        """Bona fide and vocoded halves, `(B, n_samples)` each, cut or repeated alike. Raises AudioError."""
+        halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for pair in chosen:
+            real = audio.read(pair.bonafide.path, sample_rate=self.corpus.sample_rate)
+            fake = audio.read(pair.spoof.path, sample_rate=self.corpus.sample_rate)
+            if len(real) != len(fake):
+                raise AudioError(
+                    f"{pair.spoof.path}: {len(fake)} samples, its bona fide twin {pair.bonafide.path} has {len(real)}; "
+                    f"twins must be aligned and of equal length (vocoders often pad the end: cut it)"
+                )
+            halves[0].append(audio.fit(real, n_samples))
+            halves[1].append(audio.fit(fake, n_samples))
+        real, fake = (torch.from_numpy(np.stack(half)).to(self.device) for half in halves)
+        return real, fake
+
+    def _training(self, n_samples: int) -> tuple[Tensor, Tensor | None]:
+        """Bona fide references `(R, n_samples)` and the share of truth region per frequency `(F,)` of training pairs."""
+        chosen = reference_pairs(self.corpus, most=PRIOR_PAIRS)
+        if not chosen:
+            return torch.zeros(0, n_samples, device=self.device), None
+        real, fake = self.waveforms(chosen, n_samples)
+        found = truth(fake, real, grid=self.spec.grid, band=self.corpus.valid_band, spec=self.spec.truth)
+        names = [p.spoof.source for p in chosen]
+        first = [i for i, n in enumerate(names) if n not in names[:i]][:REFERENCES]
+        return real[first], found.region.float().mean(dim=(0, 2))
+
+    def prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
+        """The batch as the countermeasure sees it; the last few are kept, so that every method shares the work."""
+        key = ("batch", countermeasure, route, tuple(p.id for p in chosen))
+        return self._once(key, lambda: self._prepare(countermeasure, route, chosen), most=2)
+
+    def _prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
+        spec, cm = self.spec, self.countermeasure(countermeasure).module
+        real, fake = self.waveforms(chosen, cm.n_samples)
+        references, prior = self._once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
+        on_grid = truth(fake, real, grid=spec.grid, band=self.corpus.valid_band, spec=spec.truth)
+        energy = spec.grid.stft(fake).abs()
+        grid_axes = (spec.grid.frequency, spec.grid.time(cm.n_samples))
+        axes = cm.axes if route == "native" else grid_axes
+        seen = on_grid
+        if axes != grid_axes:
+            energy = average(energy, grid_axes, axes)
+            seen = replace(
+                on_grid,
+                values=average(on_grid.values, grid_axes, axes),
+                region=average(on_grid.region.float(), grid_axes, axes) > 0.5,
+                valid=average(on_grid.valid.float(), grid_axes, axes) > 0.5,
+            )
+            if prior is not None:
+                frames = (grid_axes[1],)
+                spread = prior[:, None].expand(-1, len(frames[0]))
+                prior = average(spread, grid_axes, axes)[:, 0]
+        facts = {
+            "truth": seen, "prior": prior, "energy": energy, "batch_size": self.batch_size, "seed": spec.seed,
+        }  # fmt: skip
+        ids = [p.id for p in chosen]
+        if route == "native":
+            view = native_view(cm, fake, real, references, ids, **facts)
+        else:
+            view = grid_view(cm, fake, real, references, ids, grid=spec.grid, **facts)
+        return Prepared(view, on_grid, Probe(view, seen.valid, spec.fractions))
+
+    def view_for(self, prepared: Prepared, attributor: Attributor) -> View:
+        """The view one method gets: its own seed, and the truth only if it says that it needs it."""
+        hidden = {} if "truth" in attributor.needs else {"truth": None}
+        return replace(prepared.view, seed=derive_seed(self.spec.seed, attributor.name), **hidden)
+
+
+def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names as given, `all` expanded to every plugin of the group that loads; and why the others do not.
+
+    A broken plugin asked for by name is an error; among `all` it is a named problem. Raises PluginError.
+    """
+    available = sorted(registry.plugins(group))
+    if not available:
+        raise PluginError(f"no {group} are installed; the first-party ones are in plugins/ of the repository")
+    names: list[str] = []
+    broken: list[str] = []
+    for name in wanted:
+        if name == "all":
+            for plugin in available:
+                try:
+                    registry.load(group, plugin)
+                except PluginError as error:
+                    broken.append(str(error))
+                else:
+                    names.append(plugin)
+        elif name not in available:
+            raise PluginError(registry.unknown(group.removesuffix("s"), name, available))
+        else:
+            registry.load(group, name)
+            names.append(name)
+    if not names:
+        raise PluginError(f"no {group} chosen; name some, or `all`")
+    return tuple(dict.fromkeys(names)), tuple(broken)
+
+
+def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:
+    """Metrics by name; `preset` is the preset's own list, `all` everything. Raises PluginError for an unknown one."""
+    ours = list(catalog.METRICS)
+    theirs = sorted(registry.plugins("metrics"))
+    names: list[str] = []
+    for name in wanted:
+        if name == "preset":
+            names += [*(catalog.FULL if preset == "full" else catalog.QUICK), *theirs]
+        elif name == "all":
+            names += [*ours, *theirs]
+        elif name in ours or name in theirs:
+            names.append(name)
+        else:
+            raise PluginError(registry.unknown("metric", name, [*ours, *theirs]))
+    return tuple(dict.fromkeys(names))
+
+
+def control_names() -> tuple[str, ...]:
+    """The floor and ceiling rows that every board carries: the attributors of xaibench itself."""
+    return tuple(n for n, (first, *_) in registry.plugins("attributors").items() if first.distribution == "xaibench")

@@ -1,0 +1,153 @@
+"""Plugins by name, through entry points: looked up without importing them, loaded when used.
+
+A name that two distributions claim is an error that names both. A plugin that fails to import is one named problem,
+never a crash of the command and never silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+from typing import Any
+
+from xaibench.errors import PluginError
+from xaibench.protocols import GROUPS, Attributor, Dataset, Metric, Vocoder
+
+_KINDS = {"attributors": Attributor, "datasets": Dataset, "metrics": Metric, "vocoders": Vocoder}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point and where it comes from."""
+
+    group: str
+    name: str
+    distribution: str
+    version: str
+    entry: EntryPoint
+
+
+@cache
+def _scan() -> tuple[Plugin, ...]:
+    found: dict[tuple[str, str, str, str], Plugin] = {}
+    for distribution in distributions():
+        for entry in distribution.entry_points:
+            if not entry.group.startswith("xaibench."):
+                continue
+            group = entry.group.removeprefix("xaibench.")
+            if group in GROUPS:
+                name = distribution.metadata["Name"]
+                key = (group, entry.name, name, entry.value)
+                found.setdefault(key, Plugin(group, entry.name, name, distribution.version, entry))
+    return tuple(sorted(found.values(), key=lambda p: (p.group, p.name, p.distribution)))
+
+
+def plugins(group: str) -> Mapping[str, tuple[Plugin, ...]]:
+    """Every name of a group with the distributions that claim it (more than one is a collision). Imports nothing."""
+    names: dict[str, list[Plugin]] = {}
+    for plugin in _scan():
+        if plugin.group == group:
+            names.setdefault(plugin.name, []).append(plugin)
+    return {name: tuple(claims) for name, claims in names.items()}
+
+
+def find(group: str, name: str) -> Plugin:
+    """The plugin of that name. Raises PluginError with "did you mean", or naming both sides of a collision."""
+    known = plugins(group)
+    if name not in known:
+        raise PluginError(unknown(group.removesuffix("s"), name, known))
+    claims = known[name]
+    if len(claims) > 1:
+        who = " and ".join(f"{c.distribution} {c.version}" for c in claims)
+        raise PluginError(f"{group.removesuffix('s')} {name!r} is claimed by {who}; uninstall one of them")
+    return claims[0]
+
+
+def load(group: str, name: str) -> Any:
+    """Import and return a plugin's object. Raises PluginError naming the distribution and the original error."""
+    plugin = find(group, name)
+    where = f"{group.removesuffix('s')} {name!r} of {plugin.distribution} {plugin.version}"
+    try:
+        thing = plugin.entry.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PluginError(f"{where} failed to import: {type(error).__name__}: {error}") from error
+    kind = _KINDS.get(group)
+    if kind is not None and not isinstance(thing, kind):
+        raise PluginError(f"{where} is a {type(thing).__name__}, expected a {kind.__name__} (see xaibench.protocols)")
+    if kind is not None and thing.name != name:
+        raise PluginError(f"{where} calls itself {thing.name!r}; entry point and plugin must agree")
+    return thing
+
+
+def unknown(what: str, name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """The sentence for an unknown name.
+
+    >>> unknown("attributor", "gradcam", ["grad-cam", "saliency"])
+    "unknown attributor 'gradcam'; did you mean 'grad-cam'? (xaibench list shows all)"
+    """
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else f"there are: {', '.join(sorted(known))}"
+    return f"unknown {what} {name!r}; {hint} (xaibench list shows all)"
+
+
+_PROBE = """
+import json, sys
+from xaibench import registry
+problems = {}
+for group in registry.GROUPS:
+    for name in registry.plugins(group):
+        try:
+            registry.load(group, name)
+        except registry.PluginError as error:
+            problems[group + "/" + name] = str(error)
+sys.stdout.write("\\n@@" + json.dumps(problems))
+"""
+
+
+def problems() -> Mapping[str, str]:
+    """`group/name` -> why that plugin cannot be loaded. Tried in a process of its own, so that nothing is imported here.
+
+    The answer is cached until any installed distribution or plugin file changes.
+    """
+    store = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench" / f"plugins-{_state()}.json"
+    try:
+        return json.loads(store.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        pass  # no answer yet, or a damaged one: ask again
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    _, mark, answer = done.stdout.rpartition("\n@@")
+    if not mark:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return {"plugins": f"a plugin ended the process that tried to import them: {last}"}
+    found = json.loads(answer)
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.write_text(answer, encoding="utf-8")
+    except OSError:
+        pass  # a read-only home only costs the next call its time
+    return found
+
+
+def _state() -> str:
+    digest = hashlib.sha256(sys.prefix.encode())
+    for name, version in sorted((d.metadata["Name"] or "", d.version) for d in distributions()):
+        digest.update(f"{name}{version}\n".encode())
+    for plugin in _scan():
+        digest.update(f"{plugin.group}{plugin.name}{plugin.entry.value}".encode())
+        spec = importlib.util.find_spec(plugin.entry.module.partition(".")[0])
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            for file in sorted(Path(folder).rglob("*.py")):
+                digest.update(f"{file}{file.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
