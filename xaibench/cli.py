@@ -1,0 +1,364 @@
+"""The command line: parsing and printing only. What it does lives in the harness, training and leaderboard."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xaibench.errors import XaibenchError
+
+if TYPE_CHECKING:
+    from xaibench.harness.run import Progress, Summary
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Score explanations of speech anti-spoofing countermeasures against vocoder-difference truth.\n\n"
+    "Start with `xaibench run --cm lcnn --xai all`: it trains nothing and downloads nothing, and prints the board.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: what they hold, and whether their files are intact.")
+app.add_typer(data_app, name="data")
+
+Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
+
+
+def main() -> None:
+    """Entry point: our own errors become one readable line, Ctrl-C a promise that nothing is lost."""
+    try:
+        app(standalone_mode=False)
+    except XaibenchError as error:
+        _fail(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _fail("stopped; finished rows are kept, the same command continues", 130)
+    except typer.Abort:
+        _fail("aborted", 1)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except Exception as error:
+        if hasattr(error, "show"):  # a usage error of click: bad option, missing argument
+            error.show()
+            sys.exit(2)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def _split(names: str) -> list[str]:
+    return [n.strip() for n in names.split(",") if n.strip()]
+
+
+def _options(assignments: list[str]) -> dict[str, dict[str, Any]]:
+    """`grad-cam.layer=backend.mfm_15` -> {"grad-cam": {"layer": ...}}; values are JSON where they parse, else text."""
+    options: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        place, mark, text = assignment.partition("=")
+        method, dot, option = place.rpartition(".")
+        if not mark or not dot:
+            raise XaibenchError(f"--set {assignment!r}: expected METHOD.OPTION=VALUE, as in integrated-gradients.steps=50")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        options.setdefault(method, {})[option] = value
+    return options
+
+
+@app.command()
+def run(
+    cm: Annotated[str, typer.Option(help="Countermeasures, or `all`.", metavar="NAME[,NAME]")],
+    xai: Annotated[str, typer.Option(help="Attribution methods, or `all`. Controls are always added.")] = "all",
+    data: Annotated[str, typer.Option(help="Data set; `xaibench list` shows them.")] = "minivoc",
+    root: Annotated[str | None, typer.Option(help="Folder of the data set, where it is not embedded.")] = None,
+    split: Annotated[str, typer.Option(help="Which split to score: train, dev or eval.")] = "eval",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="`quick`: few utterances, short curves, twin fill only for the curves (minutes on two cores). `full`: every "
+            "pair, every metric, long curves."
+        ),
+    ] = "quick",
+    metrics: Annotated[str, typer.Option(help="Metrics, `all`, or `preset`.")] = "preset",
+    limit: Annotated[int | None, typer.Option(help="Vocoded utterances; any prefix is balanced over speakers.")] = None,
+    route: Annotated[
+        str, typer.Option(help="`native` (at the tap), `grid` (STFT in front of the model), or `auto`.")
+    ] = "auto",
+    truth: Annotated[str, typer.Option(help="`eq2` (smoothed), `eq1` (unsmoothed) or `log-difference`.")] = "eq2",
+    truth_kernel: Annotated[tuple[int, int], typer.Option(help="Smoothing of eq2, cells: time, frequency.")] = (3, 11),
+    truth_variance: Annotated[tuple[float, float], typer.Option(help="Its variance, cells squared.")] = (3.0, 5.0),
+    truth_epsilon: Annotated[float, typer.Option(help="Added to the denominator.")] = 1e-8,
+    truth_share: Annotated[float, typer.Option(help="Share of cells in the region (1 - tau).")] = 0.05,
+    n_fft: Annotated[int, typer.Option(help="STFT size of the common grid, samples.")] = 512,
+    hop: Annotated[int, typer.Option(help="Hop of the common grid, samples.")] = 160,
+    window: Annotated[str, typer.Option(help="hann, hamming or blackman.")] = "hann",
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Utterances at a time; `auto` chooses by device.")] = "auto",
+    checkpoint: Annotated[str | None, typer.Option(help="Weights (safetensors) instead of the shipped.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.OPTION=VALUE, repeatable.")] = None,
+    keep_maps: Annotated[bool, typer.Option(help="Also write every attribution and the truth (for `show`).")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command in the same folder continues.")] = None,
+) -> None:
+    """Score attribution methods, and print the board.
+
+    Running the same command again computes only what is missing; killing it loses nothing that was finished.
+
+    `xaibench run --cm lcnn --xai grad-cam,saliency --limit 5 --keep-maps`
+    """
+    from xaibench.grid import Grid
+    from xaibench.harness.device import choose_device
+    from xaibench.harness.run import run as run_harness
+    from xaibench.harness.spec import RunSpec
+    from xaibench.harness.workbench import control_names, known_metrics, known_names
+    from xaibench.truth import TruthSpec
+
+    if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
+        raise XaibenchError(f"--batch-size {batch_size!r}: expected `auto` or a whole number of at least 1")
+    methods, broken = known_names("attributors", _split(xai))
+    for problem in broken:
+        _note(problem)
+    spec = RunSpec(
+        countermeasures=known_names("countermeasures", _split(cm))[0],
+        attributors=tuple(dict.fromkeys([*methods, *control_names()])),
+        metrics=known_metrics(_split(metrics), preset),
+        data=known_names("datasets", [data])[0][0],
+        root=root,
+        split=split,
+        route=route,
+        preset=preset,
+        limit=limit,
+        seed=seed,
+        checkpoint=checkpoint,
+        keep_maps=keep_maps,
+        grid=Grid(n_fft=n_fft, hop=hop, window=window),
+        truth=TruthSpec(truth, truth_kernel, truth_variance, truth_epsilon, truth_share),
+        options=_options(set_ or []),
+    )
+    folder = out or Path("results") / f"{'-'.join(spec.countermeasures)}-{data}-{preset}"
+    with _progress() as show_step:
+        summary = run_harness(
+            spec, folder, device=choose_device(device), batch_size=None if batch_size == "auto" else int(batch_size),
+            report=show_step,
+        )  # fmt: skip
+    _print_board([folder], None)
+    _print_summary(summary)
+
+
+def _note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+class _progress:
+    """A rich progress bar fed by the harness' reports."""
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self.bar.start()
+        self.tasks: dict[str, Any] = {}
+        return self.step
+
+    def step(self, progress: Progress) -> None:
+        if progress.phase not in self.tasks:
+            self.tasks[progress.phase] = self.bar.add_task(progress.phase, total=progress.total)
+        text = f"{progress.phase} {progress.message}".strip()[:44]
+        self.bar.update(self.tasks[progress.phase], completed=progress.done, total=progress.total, description=text)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def _print_summary(summary: Summary) -> None:
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.statuses.items()))
+    done = f"{summary.computed} rows computed ({counts})" if summary.computed else "nothing to do"
+    print(f"{summary.folder}: {done}, {summary.kept} kept, {summary.seconds:.0f} s")
+    for problem in summary.problems:
+        print(f"  note: {problem}")
+
+
+def _print_board(runs: list[Path], metrics: list[str] | None) -> Any:
+    from rich.console import Console
+
+    from xaibench.leaderboard import render, table
+
+    board = table.board(table.read_rows(runs), metrics=metrics)
+    Console().print(render.terminal(board))
+    return board
+
+
+@app.command()
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.md, .csv, .json (and bars with png).")] = None,
+    formats: Annotated[str, typer.Option(help="md, csv, json, txt, png, separated by commas.")] = "md,csv,json",
+    metrics: Annotated[str | None, typer.Option(help="Metrics to show; the default shows both kinds side by side.")] = None,
+) -> None:
+    """Turn run folders into a leaderboard: mean, 95 % interval clustered by source utterance, floor and ceiling."""
+    board = _print_board(runs, _split(metrics) if metrics else None)
+    if out is None:
+        return
+    from xaibench.leaderboard import render
+
+    wanted = _split(formats)
+    written = render.write(board, out, [f for f in wanted if f != "png"])
+    if "png" in wanted:
+        from xaibench.figures import board_bars
+
+        written += board_bars(board, out / "leaderboard.png")
+    for path in written:
+        print(path)
+
+
+@app.command()
+def show(
+    run_folder: Annotated[Path, typer.Argument(help="A run made with --keep-maps.", metavar="RUN")],
+    utt: Annotated[str, typer.Option(help="Utterance, or utterance/vocoder for one of its twins.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG.")] = Path("figures"),
+) -> None:
+    """Draw real, fake, the truth over the fake, and every method's map with its top 5 % (PNG).
+
+    `xaibench show results/demo --utt june_fr_001`
+    """
+    from xaibench.harness.gallery import draw
+
+    for path in draw(run_folder, utt, out):
+        print(path)
+
+
+@app.command()
+def train(
+    cm: Annotated[str, typer.Option(help="Countermeasure.")],
+    data: Annotated[str, typer.Option(help="Data sets; their train splits are pooled, dev chooses the epoch.")] = "minivoc",
+    root: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER for a data set that is not embedded.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; the same command continues there.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of every draw.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the bona fide utterances.")] = 20,
+    batch_pairs: Annotated[int, typer.Option(help="Pairs a step: each is a bona fide and a vocoded excerpt.")] = 12,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule (Adam).")] = 1e-3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Train a countermeasure; write weights, card (EER per vocoder), history, scores and curves.
+
+    `xaibench train --cm lcnn --data minivoc,minivoc-train --root minivoc-train=DIR`
+    """
+    from xaibench import registry
+    from xaibench.figures import training_curves
+    from xaibench.harness.device import choose_device, tune_allocator
+    from xaibench.harness.workbench import known_names
+    from xaibench.training import TrainSpec
+    from xaibench.training import train as train_countermeasure
+
+    tune_allocator()
+    roots = dict(_assignment(r) for r in root or [])
+    corpora = [
+        registry.load("datasets", name).open(Path(roots[name]) if name in roots else None)
+        for name in known_names("datasets", _split(data))[0]
+    ]
+    recipe = registry.load("countermeasures", cm)
+    folder = out or Path("results") / f"train-{cm}-seed{seed}"
+    spec = TrainSpec(seed=seed, epochs=epochs, batch_pairs=batch_pairs, learning_rate=learning_rate)
+
+    def line(epoch: dict[str, Any]) -> None:
+        print(
+            f"epoch {epoch['epoch'] + 1:3d}/{epochs}  loss {epoch['loss']:.4f}  dev EER {epoch['dev_eer']:.1%}  "
+            f"{epoch['seconds']:.0f} s",
+            flush=True,
+        )
+        training_curves(folder / "history.csv", folder / "curves.png")
+
+    weights = train_countermeasure(recipe, corpora, folder, spec, device=str(choose_device(device)), report=line)
+    card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    for split_name, sets in card["eer"].items():
+        for name, rates in sets.items():
+            print(f"{split_name} {name}: " + ", ".join(f"{v} {r:.1%}" for v, r in rates.items()))
+    print(weights)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, mark, folder = text.partition("=")
+    if not mark:
+        raise XaibenchError(f"--root {text!r}: expected NAME=FOLDER, as in minivoc-train=/data/minivoc-train")
+    return name, folder
+
+
+@app.command("list")
+def list_(
+    group: Annotated[str | None, typer.Argument(help="countermeasures, attributors, metrics, datasets or vocoders.")] = None,
+) -> None:
+    """Show every plugin, the package and version it comes from, and the error of one that fails to import."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from xaibench import __version__, registry
+    from xaibench.metrics.catalog import METRICS
+    from xaibench.protocols import GROUPS
+
+    if group is not None and group not in GROUPS:
+        raise XaibenchError(registry.unknown("group", group, list(GROUPS)))
+    problems = dict(registry.problems())
+    console = Console()
+    for name in GROUPS if group is None else (group,):
+        table = Table("name", "package", "version", "note", title=name, title_justify="left", box=None, pad_edge=False)
+        if name == "metrics":
+            for metric in METRICS.values():
+                note = f"{metric.family}, {metric.direction} is better; {metric.paper}"
+                table.add_row(metric.name, "xaibench", __version__, note)
+        for plugin, claims in registry.plugins(name).items():
+            note = problems.pop(f"{name}/{plugin}", "")
+            for claim in claims:
+                table.add_row(plugin, claim.distribution, claim.version, f"[red]{note}[/red]" if note else "")
+        if table.row_count:
+            console.print(table)
+            console.print()
+    for note in problems.values() if group is None else ():
+        console.print(f"[red]{note}[/red]")
+
+
+@data_app.command("verify")
+def data_verify(
+    name: Annotated[str, typer.Argument(help="Data set.")],
+    root: Annotated[Path | None, typer.Option(help="Its folder, where it is not embedded.")] = None,
+) -> None:
+    """Compare every file with the manifest's sha256."""
+    from xaibench.harness.workbench import known_names
+    from xaibench.manifest import verify
+    from xaibench.registry import load
+
+    corpus = load("datasets", known_names("datasets", [name])[0][0]).open(root)
+    print(f"{corpus.name}: {verify(corpus.utterances)} files agree with the manifest")
+
+
+@data_app.command("info")
+def data_info(
+    name: Annotated[str, typer.Argument(help="Data set.")],
+    root: Annotated[Path | None, typer.Option(help="Its folder, where it is not embedded.")] = None,
+) -> None:
+    """Show utterances, speakers and vocoders of every split, licence and citation."""
+    from xaibench.harness.workbench import known_names
+    from xaibench.registry import load
+
+    corpus = load("datasets", known_names("datasets", [name])[0][0]).open(root)
+    print(f"{corpus.name}: {corpus.sample_rate} Hz, valid band {corpus.valid_band[0]:g} to {corpus.valid_band[1]:g} Hz")
+    for split in sorted({u.split for u in corpus.utterances}):
+        part = [u for u in corpus.utterances if u.split == split]
+        speakers, vocoders = {u.speaker for u in part}, sorted({u.vocoder for u in part} - {"bonafide"})
+        print(f"  {split}: {len({u.source for u in part})} utterances, {len(speakers)} speakers, {', '.join(vocoders)}")
+    print(f"  held out of all training: {', '.join(corpus.held_out) or 'none'}")
+    print(f"  licence: {corpus.licence}\n  citation: {corpus.citation}")
+
+
+if __name__ == "__main__":
+    main()
