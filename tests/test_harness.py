@@ -185,7 +185,7 @@ from xaibench.harness import run as module
 toybench.install(MonkeyPatch(), "toy-gradient")
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 spec = toybench.spec(root, "toy-gradient", "random", "energy", metrics=("rank-accuracy", "deletion-twin", "insertion-twin"))
-module.run(spec, out, batch_size=1, report=lambda p: print(p.done, flush=True))
+module.run(spec, out, batch_size=1, report=lambda p: print(p.done if p.phase == 'cells' else 0, flush=True))
 """
 
 
@@ -344,8 +344,8 @@ def test_every_prefix_of_the_plan_is_balanced(root, monkeypatch):
     assert len(ordered) == len({p.id for p in ordered}) == 6
     assert {p.spoof.speaker for p in ordered[:3]} == {"c", "d", "e"}
     assert {p.spoof.vocoder for p in ordered[:2]} == set(toybench.VOCODERS)
-    with pytest.raises(RunError, match="no pairs in its split 'dev'"):
-        ordered_pairs(Workbench(toybench.spec(root, "energy")).corpus, "dev")
+    with pytest.raises(RunError, match="no pairs in its split 'test'"):
+        ordered_pairs(Workbench(toybench.spec(root, "energy")).corpus, "test")
 
 
 def test_references_come_from_training_and_never_from_a_held_out_vocoder(root, monkeypatch):

@@ -24,7 +24,7 @@ from xaibench.protocols import Dataset, attributor
 from xaibench.weights import save_weights
 
 VOCODERS = ("comb", "smooth")
-SPEAKERS = {"train": ("a", "b"), "eval": ("c", "d", "e")}
+SPEAKERS = {"train": ("a", "b"), "dev": ("f", "g"), "eval": ("c", "d", "e")}
 
 
 class ToyRecipe:
@@ -110,7 +110,7 @@ METHODS = {
 
 
 def write_corpus(root: Path) -> Path:
-    """Five utterances and their two twins, 0.25 s of noise each; returns the manifest."""
+    """Seven utterances and their two twins, 0.25 s of noise each; returns the manifest."""
     rows = []
     draw = np.random.default_rng(0)
     filters = {"bonafide": [1.0], "comb": [0.5, 0.5], "smooth": [0.2, 0.6, 0.2]}

@@ -31,13 +31,13 @@ Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
 def main() -> None:
     """Entry point: our own errors become one readable line, Ctrl-C a promise that nothing is lost."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer turns Ctrl-C into the exit code 130
+        if code:
+            _fail("stopped; finished rows are kept, the same command continues" if code == 130 else "", code)
     except XaibenchError as error:
         _fail(f"error: {error}", 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; finished rows are kept, the same command continues", 130)
-    except typer.Abort:
-        _fail("aborted", 1)
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except Exception as error:
@@ -82,12 +82,12 @@ def run(
     preset: Annotated[
         str,
         typer.Option(
-            help="`quick`: few utterances, short curves, twin fill only for the curves (minutes on two cores). `full`: every "
+            help="`quick`: few utterances, short curves, only the twin fill's (minutes on two cores). `full`: every "
             "pair, every metric, long curves."
         ),
     ] = "quick",
     metrics: Annotated[str, typer.Option(help="Metrics, `all`, or `preset`.")] = "preset",
-    limit: Annotated[int | None, typer.Option(help="Vocoded utterances; any prefix is balanced over speakers.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Vocoded utterances to score.")] = None,
     route: Annotated[
         str, typer.Option(help="`native` (at the tap), `grid` (STFT in front of the model), or `auto`.")
     ] = "auto",
@@ -202,7 +202,7 @@ def _print_board(runs: list[Path], metrics: list[str] | None) -> Any:
 @app.command()
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.md, .csv, .json (and bars with png).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.md, .csv, .json (png: bars).")] = None,
     formats: Annotated[str, typer.Option(help="md, csv, json, txt, png, separated by commas.")] = "md,csv,json",
     metrics: Annotated[str | None, typer.Option(help="Metrics to show; the default shows both kinds side by side.")] = None,
 ) -> None:
@@ -212,13 +212,7 @@ def leaderboard(
         return
     from xaibench.leaderboard import render
 
-    wanted = _split(formats)
-    written = render.write(board, out, [f for f in wanted if f != "png"])
-    if "png" in wanted:
-        from xaibench.figures import board_bars
-
-        written += board_bars(board, out / "leaderboard.png")
-    for path in written:
+    for path in render.write(board, out, _split(formats)):
         print(path)
 
 
@@ -232,9 +226,9 @@ def show(
 
     `xaibench show results/demo --utt june_fr_001`
     """
-    from xaibench.harness.gallery import draw
+    from xaibench.figures import show_run
 
-    for path in draw(run_folder, utt, out):
+    for path in show_run(run_folder, utt, out):
         print(path)
 
 
@@ -245,7 +239,7 @@ def train(
     root: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER for a data set that is not embedded.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; the same command continues there.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the weights and of every draw.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the bona fide utterances.")] = 20,
+    epochs: Annotated[int, typer.Option(help="Passes over the bona fide utterances.")] = 26,
     batch_pairs: Annotated[int, typer.Option(help="Pairs a step: each is a bona fide and a vocoded excerpt.")] = 12,
     learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule (Adam).")] = 1e-3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

@@ -100,7 +100,7 @@ class Attributor:
     signed: bool = True  # False: magnitudes only
     random: bool = False  # True: draws from view.generator(...) or runs under view.seeded(...)
     complete: bool = False  # True: declares that the map sums to score(input) - score(baseline)
-    class_specific: bool = True  # False: the map does not depend on the score explained (declared, so not a defect)
+    class_specific: bool = True  # False: the map ignores the score explained, or its sign (declared, so not a defect)
     control: bool = False  # True: a reference row (floor or ceiling), not a method
     options: Mapping[str, Any] = field(default_factory=dict)
 

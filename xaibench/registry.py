@@ -147,7 +147,9 @@ def _state() -> str:
     for plugin in _scan():
         digest.update(f"{plugin.group}{plugin.name}{plugin.entry.value}".encode())
         spec = importlib.util.find_spec(plugin.entry.module.partition(".")[0])
+        files = [Path(spec.origin)] if spec and spec.origin else []
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for file in sorted(Path(folder).rglob("*.py")):
-                digest.update(f"{file}{file.stat().st_mtime_ns}".encode())
+            files += sorted(Path(folder).rglob("*.py"))
+        for file in files:
+            digest.update(f"{file}{file.stat().st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

@@ -37,7 +37,7 @@ class TrainSpec:
     """Everything that decides the outcome of a training."""
 
     seed: int = 0
-    epochs: int = 20
+    epochs: int = 26
     batch_pairs: int = 12
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -45,10 +45,10 @@ class TrainSpec:
     label_smoothing: float = 0.0
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # speed perturbation, applied alike to both halves
     gain_db: float = 3.0  # level, uniform in +-
-    equaliser_db: float = 2.0  # smooth random frequency response, deviation at its knots
-    noise_db: tuple[float, float] = (-80.0, -65.0)  # white noise for half of the samples, dB re full scale
-    time_mask: int = 20  # frames, longest of two masks
-    frequency_mask: int = 20  # bins, longest of two masks
+    equaliser_db: float = 3.0  # smooth random frequency response, deviation at its knots
+    noise_db: tuple[float, float] = (-80.0, -62.0)  # white noise for half of the samples, dB re full scale
+    time_mask: int = 25  # frames, longest of two masks
+    frequency_mask: int = 25  # bins, longest of two masks
     bfloat16: bool = True  # autocast of the convolutions while training (scores are always float32)
 
 
@@ -68,9 +68,7 @@ class Excerpts:
                     variant[u.vocoder] = np.round(np.clip(changed, -1, 1) * 32767).astype(np.int16)
         self.sources = sorted(self.audio)
         if not self.sources:
-            raise RunError(
-                f"no training utterances in {', '.join(c.name for c in corpora)}; expected a split named train"
-            )
+            raise RunError(f"no training utterances in {', '.join(c.name for c in corpora)}; expected a split named train")
 
     def batch(self, sources: Sequence[str], n_samples: int, draw: np.random.Generator) -> np.ndarray:
         """Waveforms `(2 * len(sources), n_samples)`: all bona fide halves, then their vocoded twins."""
@@ -134,9 +132,7 @@ def evaluate(
         for u in c.utterances
         if u.split == split and (held_out or u.vocoder not in c.held_out)
     ]  # fmt: skip
-    scores = score_recordings(
-        model, [audio.read(u.path, sample_rate=c.sample_rate) for c, u in chosen], device=device
-    )
+    scores = score_recordings(model, [audio.read(u.path, sample_rate=c.sample_rate) for c, u in chosen], device=device)
     return pd.DataFrame(
         [(c.name, u.source, u.speaker, u.vocoder, s) for (c, u), s in zip(chosen, scores, strict=True)],
         columns=["dataset", "utterance", "speaker", "vocoder", "score"],

@@ -100,7 +100,9 @@ def source_hash(package: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         origin = Path(spec.origin) if spec and spec.origin else None
         return hashlib.sha256(origin.read_bytes()).hexdigest() if origin and origin.is_file() else "unknown"
-    silent = {"cli.py", "figures.py", "stats.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py"}
+    silent = {
+        "cli.py", "figures.py", "stats.py", "maps.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py",
+    }  # fmt: skip
     digest = hashlib.sha256()
     root = Path(next(iter(spec.submodule_search_locations)))
     for file in sorted(root.rglob("*.py")):

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from xaibench import audio
 from xaibench.errors import Undefined, Unsupported
 from xaibench.harness.cell import Explained, explain
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.detection import equal_error_rate
 from xaibench.protocols import Attributor
+from xaibench.scoring import score_recordings
 from xaibench.types import Pair
 from xaibench.view import View
 from xaibench.weights import weights_hash
@@ -26,7 +28,7 @@ from xaibench.weights import weights_hash
 #: Largest tolerated difference between an utterance explained alone and in a batch, as a share of the largest value.
 BATCH_TOLERANCE = 1e-2
 #: Largest tolerated completeness gap of a method that declares completeness, as a share of the score difference.
-COMPLETENESS_TOLERANCE = 0.5
+COMPLETENESS_TOLERANCE = 0.05
 #: How different (relative) frontend + backend may be from the whole countermeasure.
 CUT_TOLERANCE = 1e-4
 
@@ -42,16 +44,15 @@ class Verdict:
 
 
 def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) -> tuple[str, float]:
-    """Class order and tap of a countermeasure. Returns the sentence (empty = well) and its EER on these utterances."""
+    """Class order and tap of a countermeasure. Returns the sentence (empty = well) and its EER, pooled over the pairs."""
     cm = bench.countermeasure(name).module
-    fake_scores: list[float] = []
-    real_scores: dict[str, float] = {}
-    for start in range(0, len(chosen), bench.batch_size):
-        part = chosen[start : start + bench.batch_size]
-        prepared = bench.prepare(name, bench.route(name), part)
-        fake_scores += (-prepared.probe.untouched).tolist()
-        real_scores.update(zip((p.spoof.source for p in part), (-prepared.probe.bonafide).tolist(), strict=True))
-    eer = equal_error_rate(list(real_scores.values()), fake_scores)
+    files = list({u.path: u for p in chosen for u in (p.bonafide, p.spoof)}.values())
+    recordings = [audio.read(u.path, sample_rate=bench.corpus.sample_rate) for u in files]
+    scores = score_recordings(cm, recordings, device=bench.device, batch_size=bench.batch_size)
+    eer = equal_error_rate(
+        [s for s, u in zip(scores, files, strict=True) if u.bonafide],
+        [s for s, u in zip(scores, files, strict=True) if not u.bonafide],
+    )
     if eer > 0.5:
         return f"its EER on these utterances is {eer:.0%}: are the classes {list(cm.classes)} in the right order?", eer
     _, fake = bench.waveforms(chosen[:2], cm.n_samples)
@@ -87,11 +88,11 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
             f"an utterance explained alone and in a batch differ by {gap:.1%} of the largest value: the method mixes "
             f"utterances, or is random and not seeded"
         )
-    if attributor.signed and attributor.class_specific and not attributor.control:
+    if attributor.class_specific and not attributor.control and bool(alone.any()):
         measured["target_gap"] = change = _target_gap(bench, prepared, attributor, alone)
         if change < 1e-6:
             problems.append("its map does not depend on which class is explained, though it says so")
-    baseline = attributor.options.get("baseline")
+    baseline = attributor.options.get("baseline", attributor.options.get("fill"))
     if attributor.complete and baseline in prepared.view.fills:
         measured["completeness_gap"] = gap = _completeness_gap(prepared, batch.on_view, str(baseline))
         if gap > COMPLETENESS_TOLERANCE:

@@ -1,0 +1,391 @@
+"""The board is a pure function of result files: what it refuses, what it computes, what it says, how it looks."""
+
+import copy
+import io
+import json
+import re
+import subprocess
+import sys
+
+import fake_run
+import numpy as np
+import pandas as pd
+import pytest
+
+from xaibench.errors import PluginError, RunError, XaibenchError
+from xaibench.leaderboard import render, table
+from xaibench.leaderboard.verdict import verdict
+from xaibench.protocols import Attributor
+
+
+def board_of(tmp_path, rows, record=None, **options):
+    run = fake_run.write_run(tmp_path / "run", rows, record)
+    return table.board(table.read_rows([run]), **options)
+
+
+def said(board):
+    return "\n".join(verdict(board))
+
+
+@pytest.fixture
+def rows():
+    return fake_run.rows(fake_run.SCORES)
+
+
+@pytest.fixture
+def board(tmp_path, rows):
+    return board_of(tmp_path, rows)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_come_back_with_the_facts_of_their_run(tmp_path, rows):
+    run = fake_run.write_run(tmp_path / "run", rows, fake_run.run_record(eer=0.07, dirty=True))
+    read = table.read_rows([run])
+    assert len(read) == len(rows)
+    assert read["eer"].eq(0.07).all() and read["pairs"].eq(12).all() and read["dirty"].all()
+
+
+@pytest.mark.parametrize("damage", ["missing", "no run.json", "broken run.json", "no rows", "broken rows", "foreign rows"])
+def test_what_is_not_a_run_folder_is_refused_by_name(tmp_path, rows, damage):
+    run = tmp_path / "run"
+    if damage != "missing":
+        fake_run.write_run(run, rows if damage != "no rows" else rows[:0])
+    file = next(iter(sorted(run.rglob("*.parquet"))), None)
+    if damage == "no run.json":
+        (run / "run.json").unlink()
+    elif damage == "broken run.json":
+        (run / "run.json").write_text("{")
+    elif damage == "broken rows":
+        file.write_bytes(file.read_bytes()[:50])
+    elif damage == "foreign rows":
+        pd.DataFrame({"a": [1]}).to_parquet(file)
+    with pytest.raises(RunError, match="run"):
+        table.read_rows([run])
+
+
+def test_no_folder_at_all():
+    with pytest.raises(RunError, match="no run folder given"):
+        table.read_rows([])
+
+
+def test_a_value_that_is_not_ok_is_refused(tmp_path, rows):
+    rows.loc[0, "status"] = "failed"  # and keeps its value
+    with pytest.raises(RunError, match="if and only if it is ok"):
+        table.read_rows([fake_run.write_run(tmp_path / "run", rows)])
+
+
+def test_two_runs_make_one_table(tmp_path, rows):
+    first = fake_run.write_run(tmp_path / "a", rows[rows["attributor"].eq("lime")])
+    second = fake_run.write_run(tmp_path / "b", rows[~rows["attributor"].eq("lime")])
+    assert len(table.read_rows([first, second])) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["dataset"].update(hash="other"), "dataset.hash"),
+        (lambda r: r["dataset"].update(pairs=40), "dataset.pairs"),
+        (lambda r: r["spec"].update(truth={"name": "eq1"}), "truth"),
+        (lambda r: r["spec"].update(preset="full"), "preset"),
+        (lambda r: r["countermeasures"]["lcnn"].update(weights="xyz"), "weights abc and xyz"),
+    ],
+)
+def test_runs_of_different_benchmarks_are_not_mixed(tmp_path, rows, change, message):
+    other = copy.deepcopy(fake_run.run_record())
+    change(other)
+    first = fake_run.write_run(tmp_path / "a", rows[rows["attributor"].eq("lime")])
+    second = fake_run.write_run(tmp_path / "b", rows[~rows["attributor"].eq("lime")], other)
+    with pytest.raises(RunError, match=f"cannot share a table.*{message}"):
+        table.read_rows([first, second])
+
+
+def test_a_cell_in_two_runs_counts_once_if_it_is_the_same_cell(tmp_path, rows):
+    failed = fake_run.fail(rows, rows["attributor"].eq("lime"))
+    runs = [fake_run.write_run(tmp_path / "a", failed), fake_run.write_run(tmp_path / "b", rows)]
+    merged = table.read_rows(runs)
+    assert len(merged) == len(rows)
+    assert merged["status"].eq("ok").all()  # the retry that succeeded stands, not the failure
+    changed = rows.assign(fingerprint=rows["fingerprint"] + "-new")
+    with pytest.raises(RunError, match="different fingerprints"):
+        table.read_rows([runs[0], fake_run.write_run(tmp_path / "c", changed)])
+
+
+# --- computing ---------------------------------------------------------------------------------------------------------
+
+
+def test_floors_and_ceilings_are_flagged_and_stand_apart(board):
+    assert board["kind"].tolist() == ["ceiling", "method", "method", "method", "floor", "floor"]
+    assert board["attributor"].tolist() == ["oracle", "grad-cam", "lime", "saliency", "inverse-energy", "random"]
+
+
+def test_the_names_of_the_controls_are_those_of_the_controls():
+    from xaibench import controls
+
+    names = {thing.name for thing in vars(controls).values() if isinstance(thing, Attributor) and thing.control}
+    assert names == {*table.FLOORS, *table.CEILINGS}
+
+
+def test_means_intervals_and_counts(board, rows):
+    line = board.set_index("attributor").loc["lime"]
+    values = rows[rows["attributor"].eq("lime") & rows["metric"].eq("rank-accuracy")]["value"]
+    assert line["rank-accuracy"] == pytest.approx(values.mean())
+    assert line["rank-accuracy_low"] < values.mean() < line["rank-accuracy_high"]
+    assert (line["rank-accuracy_n"], line["utterances"], line["vocoders"], line["pairs"]) == (12, 6, 2, 12)
+    assert line["seconds"] == 0.5 and line["coverage"] == 1 and line["eer"] == 0.05 and line["gaps"] == ""
+
+
+def test_failed_and_missing_cells_lower_the_coverage_and_never_the_mean(tmp_path, rows):
+    lime = rows["attributor"].eq("lime")
+    gone = lime & rows["utterance"].isin(["u0", "u1"])
+    failed = board_of(tmp_path / "failed", fake_run.fail(rows, gone)).set_index("attributor").loc["lime"]
+    missing = board_of(tmp_path / "missing", rows[~gone]).set_index("attributor").loc["lime"]
+    kept = rows[lime & ~gone & rows["metric"].eq("rank-accuracy")]["value"]
+    for line in (failed, missing):
+        assert line["coverage"] == pytest.approx(4 / 6)
+        assert line["rank-accuracy"] == pytest.approx(kept.mean())
+        assert line["rank-accuracy_n"] == 8
+    assert failed["failed"] == 8 and failed["missing"] == 0
+    assert failed["gaps"] == "failed 8 (every metric): out of memory"
+    assert missing["failed"] == 0 and missing["missing"] == 8
+    assert missing["gaps"] == "missing 8: planned, not computed"
+
+
+def test_the_plan_counts_even_where_no_method_reached_it(tmp_path, rows):
+    board = board_of(tmp_path, rows, fake_run.run_record(pairs=24))
+    assert board["coverage"].eq(0.5).all() and board["pairs"].eq(24).all()
+
+
+def test_a_method_without_any_value_is_last_of_its_kind_and_unknown(tmp_path, rows):
+    note = "needs gradients"
+    board = board_of(tmp_path, fake_run.fail(rows, rows["attributor"].eq("grad-cam"), status="unsupported", note=note))
+    assert board["attributor"].tolist()[:4] == ["oracle", "lime", "saliency", "grad-cam"]
+    line = board.set_index("attributor").loc["grad-cam"]
+    assert np.isnan(line["rank-accuracy"]) and line["rank-accuracy_n"] == 0 and line["coverage"] == 0
+    assert line["unsupported"] == 24 and note in line["gaps"]
+
+
+def test_reasons_are_counted_and_the_rare_ones_summed(tmp_path, rows):
+    odd = rows.copy()
+    for i, utterance in enumerate(["u0", "u1", "u2", "u3", "u4"]):
+        where = odd["attributor"].eq("lime") & odd["utterance"].eq(utterance) & odd["metric"].eq("drop-twin")
+        odd = fake_run.fail(odd, where, status="undefined", note=f"reason {max(i, 1)}")
+    gaps = board_of(tmp_path, odd).set_index("attributor").loc["lime", "gaps"].split(" | ")
+    assert gaps[0] == "undefined 4 (drop-twin): reason 1"
+    assert gaps[-1] == "1 other reasons" and len(gaps) == 4
+
+
+def test_routes_truths_and_countermeasures_are_never_mixed(tmp_path, rows):
+    grid = rows.assign(route="grid", value=rows["value"] / 2)
+    other = rows.assign(countermeasure="rawnet", value=rows["value"] / 4)
+    runs = [fake_run.write_run(tmp_path / name, part) for name, part in (("n", rows), ("g", grid), ("o", other))]
+    board = table.board(table.read_rows(runs))
+    lime = board[board["attributor"].eq("lime")].set_index(["countermeasure", "route"])["rank-accuracy"]
+    native = rows[rows["attributor"].eq("lime") & rows["metric"].eq("rank-accuracy")]["value"].mean()
+    assert lime["lcnn", "native"] == pytest.approx(native)
+    assert lime["lcnn", "grid"] == pytest.approx(native / 2)
+    assert lime["rawnet", "native"] == pytest.approx(native / 4)
+    assert len(board) == 18
+    assert render.text(board).count("floors]") == 3
+    assert np.isnan(board.loc[board["countermeasure"].eq("rawnet"), "eer"]).all()  # run.json knows nothing of it
+
+
+def test_lower_is_better_where_the_metric_says_so(tmp_path):
+    scores = {"good": -2.0, "bad": 3.0, "random": 1.0, "energy": 2.0}
+    rows = fake_run.rows({name: {"deletion-twin": mean} for name, mean in scores.items()})
+    board = board_of(tmp_path, rows)
+    assert board["attributor"].tolist() == ["good", "bad", "random", "energy"]
+    margin = board.set_index("attributor")["deletion-twin_margin"]
+    assert margin["good"] == pytest.approx(3, abs=0.1) and margin["bad"] == pytest.approx(-2, abs=0.1)
+    assert np.isnan(margin["random"])
+    assert "random (1) scores above 1 of 2 methods and energy (2) above 1" in said(board)
+
+
+def test_choosing_and_sorting_columns(tmp_path, rows):
+    board = board_of(tmp_path, rows, metrics=["drop-twin", "rank-accuracy"])
+    assert table.metrics_of(board) == ["drop-twin", "rank-accuracy"]
+    assert board["attributor"].tolist()[1] == "saliency"
+    board = board_of(tmp_path, rows, metrics=["drop-twin", "rank-accuracy"], sort="rank-accuracy")
+    assert board["attributor"].tolist()[1] == "grad-cam"
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest_names(tmp_path, rows):
+    with pytest.raises(PluginError, match="'rank-acuracy'; did you mean 'rank-accuracy'"):
+        board_of(tmp_path, rows, metrics=["rank-acuracy"])
+    with pytest.raises(PluginError, match="did you mean 'drop-twin'"):
+        board_of(tmp_path, rows, sort="drop-twins")
+    with pytest.raises(XaibenchError, match="at least one metric"):
+        board_of(tmp_path, rows, metrics=[])
+    with pytest.raises(XaibenchError, match="no rows"):
+        table.board(rows[:0])
+
+
+def test_the_same_files_give_the_same_board(tmp_path, rows):
+    first = board_of(tmp_path / "a", rows)
+    second = board_of(tmp_path / "b", rows.sample(frac=1, random_state=1))
+    pd.testing.assert_frame_equal(first, second)
+
+
+# --- the verdict -------------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_names_the_control_that_beats_methods(board):
+    text = said(board)
+    assert "In rank-accuracy, inverse-energy (0.25) scores above 2 of 3 methods." in text
+    assert "1 of 3 methods exceeds the best control, inverse-energy, in rank-accuracy" in text and ": grad-cam." in text
+    assert "In drop-twin, no control scores above any of 3 methods; the best control is inverse-energy" in text
+    assert "3 of 3 methods exceed the best control, inverse-energy, in drop-twin" in text
+
+
+def test_the_verdict_follows_the_data(tmp_path):
+    scores = copy.deepcopy(fake_run.SCORES)
+    scores["inverse-energy"]["rank-accuracy"] = 0.02
+    text = said(board_of(tmp_path, fake_run.rows(scores)))
+    assert "no control scores above any of 3 methods; the best control is random" in text
+    assert "3 of 3 methods exceed the best control, random, in rank-accuracy" in text
+
+
+def test_the_two_orders_are_compared(tmp_path):
+    def tau(flip):
+        names = [f"m{i}" for i in range(8)]
+        scores = {
+            n: {"rank-accuracy": 0.1 + 0.05 * i, "drop-twin": 0.1 * (7 - i if flip else i)} for i, n in enumerate(names)
+        }
+        return said(board_of(tmp_path / str(flip), fake_run.rows(scores, spread=0.001)))
+
+    assert "Kendall tau 1.00" in tau(False) and "they largely agree" in tau(False)
+    assert "Kendall tau -1.00" in tau(True) and "name worst what the score uses" in tau(True)
+
+
+def test_orders_of_three_methods_prove_nothing(board):
+    assert "Kendall tau -1.00 (p = 0.33); no more than chance gives" in said(board)
+
+
+def test_the_checks_of_ceiling_and_chance(tmp_path, board):
+    assert "Check: the oracle scores 1 in rank-accuracy, as it must." in said(board)
+    assert "Check: the random map's rank-accuracy is 0.0" in said(board)
+    scores = copy.deepcopy(fake_run.SCORES)
+    scores["oracle"]["rank-accuracy"], scores["random"]["rank-accuracy"] = 0.9, 0.2
+    text = said(board_of(tmp_path / "wrong", fake_run.rows(scores)))
+    assert re.search("Check failed: the oracle scores 0.[0-9]+ in rank-accuracy and must score 1", text)
+    assert "Check failed: the random map's rank-accuracy is 0.2" in text and "does not contain chance, 0.05" in text
+
+
+@pytest.mark.parametrize(("eer", "words"), [(0.05, None), (0.31, "errs on 31.0%"), (None, "is unknown")])
+def test_a_poor_countermeasure_is_called_so(tmp_path, rows, eer, words):
+    board = board_of(tmp_path, rows, fake_run.run_record(eer=eer))
+    sentence = verdict(board)[0]
+    assert words in sentence if words else "error rate" not in said(board)
+    assert ("explains little" in render.text(board).splitlines()[0]) == (eer == 0.31)
+
+
+def test_missing_rows_are_left_out_of_the_verdict_not_guessed(tmp_path, rows):
+    only = board_of(tmp_path / "a", rows[rows["attributor"].isin(["lime", "saliency"])], metrics=["rank-accuracy"])
+    assert verdict(only) == []
+    floors = board_of(tmp_path / "b", rows[rows["attributor"].eq("random")])
+    assert [s[:6] for s in verdict(floors)] == ["Check:"]
+    alone = board_of(tmp_path / "c", rows[rows["utterance"].eq("u0")], fake_run.run_record(pairs=2))
+    assert "an interval needs two utterances or more" in said(alone)
+
+
+def test_gaps_are_said(tmp_path, rows):
+    text = said(board_of(tmp_path, fake_run.fail(rows, rows["attributor"].eq("lime") & rows["utterance"].eq("u0"))))
+    assert "Not all cells are ok for lime (83%)" in text and "No cell has" not in text
+    both = fake_run.fail(rows, rows["attributor"].isin(["lime", "random"]), status="void", note="one reason")
+    board = board_of(tmp_path / "void", both)
+    assert "No cell has a value for lime and random." in said(board) and "Not all cells" not in said(board)
+    assert "- lime, random: void 24 (every metric): one reason" in render.text(board)
+
+
+# --- on paper ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_terminal_table_fits_a_hundred_columns_and_says_what_it_is(tmp_path):
+    means = dict(zip(table.DEFAULT_METRICS, (0.1, 0.6, 0.1, -0.9, -12.3, 14.5), strict=True))
+    names = ("guided-backpropagation", "lrp-alpha2-beta1", "random", "oracle", "frequency-prior")
+    rows = fake_run.rows({name: means for name in names})
+    text = render.text(board_of(tmp_path, rows, fake_run.run_record(dirty=True)))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].startswith("lcnn (EER 5.0%), native route, truth eq2, toy: 6 utterances x 2 vocoders; from")
+    assert "uncommitted" in lines[0] + lines[1]
+    order = [text.index(mark) for mark in ("[ceiling]", "oracle", "[methods]", "lrp-alpha2", "[floors]", "random")]
+    assert order == sorted(order)
+    assert sum(line.startswith("guided-backpropagation ") for line in lines) == 1  # on one line
+    for column in ("rank-accuracy ↑", "auc ↑", "drop-twin ↑", "-twin ↓", "100%"):
+        assert column in text
+
+
+def test_csv_round_trip(tmp_path, board):
+    (path,) = render.write(board, tmp_path / "out", ["csv"])
+    back = pd.read_csv(path)
+    back["gaps"] = back["gaps"].astype(object).fillna("")  # csv has no empty text
+    pd.testing.assert_frame_equal(back, board, check_dtype=False)
+
+
+def test_json_round_trip(tmp_path, rows):
+    board = board_of(tmp_path, fake_run.fail(rows, rows["attributor"].eq("grad-cam")))
+    (path,) = render.write(board, tmp_path / "out", ["json"])
+    (section,) = json.loads(path.read_text())["sections"]
+    assert (section["countermeasure"], section["eer"], section["utterances"]) == ("lcnn", 0.05, 6)
+    assert section["verdict"] == verdict(board)
+    back = pd.DataFrame(section["rows"])
+    for column in back.columns:
+        expected = board[column]
+        if expected.dtype.kind == "f":
+            np.testing.assert_array_equal(back[column].astype(float), expected)
+        else:
+            assert back[column].tolist() == expected.tolist()
+    assert next(r for r in section["rows"] if r["attributor"] == "grad-cam")["rank-accuracy"] is None
+
+
+def test_markdown_is_one_table_whatever_the_names(tmp_path, rows):
+    odd = rows.assign(attributor=rows["attributor"].replace("lime", "li|me"))
+    odd["note"] = odd["note"].where(odd["status"].eq("ok"), "")
+    odd = fake_run.fail(odd, odd["attributor"].eq("saliency"), note="a | b\n<script>")
+    text = render.markdown(board_of(tmp_path, odd))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 6
+    cells = [line.replace("\\|", "").count("|") for line in lines]
+    assert len(set(cells)) == 1
+    parsed = pd.read_csv(io.StringIO("\n".join(lines[:1] + lines[2:]).replace("\\|", "/")), sep="|").iloc[:, 1:-1]
+    assert parsed.iloc[:, 0].str.strip().tolist() == ["oracle", "grad-cam", "li/me", "saliency", "inverse-energy", "random"]
+    assert "a \\| b &lt;script>" in text and "<script>" not in text
+
+
+def test_writing_every_format_twice_gives_the_same_bytes(tmp_path, board):
+    first = {p.name: p.read_bytes() for p in render.write(board, tmp_path / "out", list(render.FORMATS))}
+    second = {p.name: p.read_bytes() for p in render.write(board, tmp_path / "out", list(render.FORMATS))}
+    assert first == second and sorted(first) == [f"leaderboard.{f}" for f in ("csv", "json", "md", "txt")]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(first)
+
+
+def test_png_draws_the_bars(tmp_path, board):
+    (path,) = render.write(board, tmp_path / "out", ["png"])
+    assert path.name == "board__toy__eq2__lcnn__native.png" and path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pairs_are_counted_where_not_every_vocoder_spoke_every_utterance(tmp_path, rows):
+    half = rows[~(rows["utterance"].eq("u0") & rows["vocoder"].eq("world"))]
+    first = render.text(board_of(tmp_path, half, fake_run.run_record(pairs=11))).splitlines()[0]
+    assert first.endswith("6 utterances x 2 vocoders, 11 pairs of them")
+
+
+def test_an_unknown_format_and_a_bad_folder_are_refused(tmp_path, board):
+    with pytest.raises(XaibenchError, match="'cvs'; did you mean 'csv'"):
+        render.write(board, tmp_path, ["cvs"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write the board"):
+        render.write(board, tmp_path / "file", ["csv"])
+
+
+def test_no_torch(tmp_path, rows):
+    run = fake_run.write_run(tmp_path / "run", rows)
+    code = (
+        "import sys; from pathlib import Path; from xaibench.leaderboard import render, table, verdict;"
+        f"b = table.board(table.read_rows([Path({str(run)!r})])); render.text(b); verdict.verdict(b);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,129 @@
+"""Plugins as strangers publish them: a ten-line package, a broken one, a collision, a wrong object."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from xaibench import registry
+from xaibench.errors import PluginError
+
+TEN_LINES = '''
+"""Magnitude of the gradient times the gradient's sign: a stranger's first method."""
+import torch
+from xaibench.protocols import attributor
+
+@attributor(name="signed-root", paper="A. Stranger, 2026", needs=["gradients"])
+def signed_root(view, *, power=0.5):
+    x = view.inputs.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(view.model(x).sum(), x)
+    return (grad.sign() * grad.abs() ** power).sum(1)
+'''
+
+
+def publish(folder: Path, distribution: str, module: str, source: str, entries: dict[str, dict[str, str]]) -> None:
+    """What `pip install` leaves behind: a module and its metadata."""
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"{distribution.replace('-', '_')}-1.2.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2.3\n")
+    text = ""
+    for group, names in entries.items():
+        text += f"[xaibench.{group}]\n" + "".join(f"{n} = {v}\n" for n, v in names.items())
+    (info / "entry_points.txt").write_text(text)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder on the path where packages can be published; the registry looks again before and after."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    registry._scan.cache_clear()
+    yield tmp_path
+    registry._scan.cache_clear()
+    for name in ("stranger", "broken", "quits", "double", "wrong"):
+        sys.modules.pop(name, None)
+
+
+def test_a_ten_line_package_is_one_of_all(site):
+    from xaibench.harness.workbench import known_names
+
+    publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
+    found = registry.find("attributors", "signed-root")
+    assert (found.distribution, found.version) == ("a-stranger", "1.2.3")
+    assert registry.load("attributors", "signed-root").options == {"power": 0.5}
+    names, broken = known_names("attributors", ["all"])
+    assert "signed-root" in names and not broken
+
+
+def test_a_ten_line_package_runs_on_a_view(site):
+    import torch
+    from toys import LinearCM, view_of
+
+    publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
+    method = registry.load("attributors", "signed-root").with_options(power=1.0)
+    cm = LinearCM()
+    torch.testing.assert_close(method(view_of(cm)).values, cm.weight.expand(3, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("raise RuntimeError('no licence key')", "RuntimeError: no licence key"),
+     ("import nowhere_to_be_found", "ModuleNotFoundError"), ("raise SystemExit(3)", "SystemExit: 3"),
+     ("x = = 1", "SyntaxError")],
+)  # fmt: skip
+def test_a_package_that_fails_to_import_is_one_named_problem(site, source, message):
+    from xaibench.harness.workbench import known_names
+
+    publish(site, "a-broken-package", "broken", source, {"attributors": {"broken-one": "broken:method"}})
+    with pytest.raises(PluginError, match=r"a-broken-package 1\.2\.3 failed to import") as error:
+        registry.load("attributors", "broken-one")
+    assert message in str(error.value)
+    names, broken = known_names("attributors", ["all"])
+    assert "energy" in names and "broken-one" not in names and message in broken[0]
+
+
+def test_problems_are_found_in_another_process_and_remembered_until_a_file_changes(site, monkeypatch):
+    entries = {"attributors": {"broken-one": "broken:method"}}
+    publish(site, "a-broken-package", "broken", "raise ValueError('first')", entries)
+    assert "first" in registry.problems()["attributors/broken-one"]
+    assert "broken" not in sys.modules
+    monkeypatch.setattr(registry.subprocess, "run", None)  # a second look must not start a process
+    assert "first" in registry.problems()["attributors/broken-one"]
+    (site / "broken.py").write_text("raise ValueError('the second')")
+    with pytest.raises(TypeError):  # and now it must
+        registry.problems()
+
+
+def test_a_plugin_that_kills_the_process_is_reported(site):
+    publish(site, "a-quitter", "quits", "import os; os._exit(7)", {"attributors": {"quits": "quits:method"}})
+    (sentence,) = registry.problems().values()
+    assert "ended the process" in sentence and "7" in sentence
+
+
+def test_two_packages_with_one_name_are_both_named(site):
+    publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
+    publish(site, "another-one", "double", TEN_LINES, {"attributors": {"signed-root": "double:signed_root"}})
+    with pytest.raises(PluginError, match=r"a-stranger 1\.2\.3 and another-one 1\.2\.3"):
+        registry.find("attributors", "signed-root")
+
+
+def test_an_entry_point_to_the_wrong_thing_says_what_was_expected(site):
+    publish(site, "wrong-one", "wrong", "method = 3", {"attributors": {"wrong": "wrong:method"}})
+    with pytest.raises(PluginError, match="is a int, expected a Attributor"):
+        registry.load("attributors", "wrong")
+
+
+def test_entry_point_and_plugin_must_agree_on_the_name(site):
+    publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"other-name": "stranger:signed_root"}})
+    with pytest.raises(PluginError, match="calls itself 'signed-root'"):
+        registry.load("attributors", "other-name")
+
+
+def test_every_first_party_plugin_loads():
+    for group in registry.GROUPS:
+        for name in registry.plugins(group):
+            registry.load(group, name)

@@ -1,0 +1,129 @@
+"""Intervals cover as often as they promise, clusters are the unit, and what is unknown stays NaN."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, norm
+
+from xaibench.errors import XaibenchError
+from xaibench.stats import cluster_bootstrap, paired_difference, rank_agreement
+
+
+def coverage(n_clusters: int, *, skewed: bool, repeats: int = 400, each: int = 4) -> float:
+    """Share of simulated data sets whose 95 % interval holds the true mean; 60 % of the variance is the cluster's."""
+    rng = np.random.default_rng(7)
+    clusters = np.repeat(np.arange(n_clusters), each)
+    shared, own = rng.normal(size=(repeats, n_clusters)), rng.normal(size=(repeats, clusters.size))
+    normal = np.sqrt(0.6) * shared[:, clusters] + np.sqrt(0.4) * own
+    data, mean = (beta.ppf(norm.cdf(normal), 1.5, 12), 1.5 / 13.5) if skewed else (normal, 0.0)
+    intervals = [cluster_bootstrap(values, clusters, draws=1000) for values in data]
+    return float(np.mean([low <= mean <= high for _, low, high in intervals]))
+
+
+@pytest.mark.parametrize("n_clusters", [10, 30])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_the_interval_covers_the_truth_as_often_as_it_says(n_clusters, skewed):
+    # two standard errors of a share of 0.95 over 400 repeats are 0.022
+    assert coverage(n_clusters, skewed=skewed) == pytest.approx(0.95, abs=0.03)
+
+
+def test_three_clusters_are_not_taken_for_certainty():
+    assert coverage(3, skewed=False) >= 0.92
+
+
+def test_twins_of_one_recording_are_not_independent():
+    values = np.random.default_rng(0).normal(size=10)
+    single = cluster_bootstrap(values, range(10))
+    tenfold = cluster_bootstrap(np.repeat(values, 10), np.repeat(range(10), 10))
+    assert tenfold == pytest.approx(single)  # ten copies of each score say nothing new
+    pretended = cluster_bootstrap(np.repeat(values, 10), range(100))
+    assert pretended.high - pretended.low < 0.5 * (single.high - single.low)
+
+
+def test_the_mean_is_over_scores_and_order_decides_nothing():
+    values, clusters = np.array([0.0, 1.0, 1.0, 1.0, 0.5, 0.2, 0.9, 0.4]), list("abbbcdef")
+    result = cluster_bootstrap(values, clusters)
+    assert result.mean == pytest.approx(values.mean())
+    assert cluster_bootstrap(values, clusters) == result
+    assert cluster_bootstrap(values, clusters, seed=1) != result
+
+
+def test_one_cluster_has_an_unknown_interval():
+    mean, low, high = cluster_bootstrap([0.1, 0.3], ["a", "a"])
+    assert mean == pytest.approx(0.2)
+    assert np.isnan(low) and np.isnan(high)
+
+
+@pytest.mark.parametrize("n_clusters", [2, 5, 40])
+def test_equal_scores_have_no_width(n_clusters):
+    assert cluster_bootstrap(np.full(n_clusters, 0.1), range(n_clusters)) == (pytest.approx(0.1),) * 3
+
+
+def test_few_clusters_use_students_t():
+    mean, low, high = cluster_bootstrap([1.0, 3.0], ["a", "b"])
+    # se = 1, t(0.975, 1) = 12.706
+    assert (mean, low, high) == (2.0, pytest.approx(2 - 12.7062, abs=1e-3), pytest.approx(2 + 12.7062, abs=1e-3))
+
+
+def test_nine_equal_clusters_and_one_other_do_not_make_the_interval_collapse():
+    mean, low, high = cluster_bootstrap([0.0] * 9 + [1.0], range(10))
+    assert low < mean - 0.1 and high > mean + 0.1
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=12), st.integers(1, 5))
+def test_ends_stay_in_range_and_around_the_mean(values, n_clusters):
+    clusters = [i % n_clusters for i in range(len(values))]
+    mean, low, high = cluster_bootstrap(values, clusters, draws=200, bounds=(0.0, 1.0))
+    if not np.isnan(low):
+        assert 0 <= low <= mean + 1e-12 and mean - 1e-12 <= high <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "options", "message"),
+    [
+        ([], [], {}, "at least one value"),
+        ([1.0, np.nan], ["a", "b"], {}, "1 of 2 values"),
+        ([1.0, np.inf], ["a", "b"], {}, "infinite"),
+        ([1.0, 2.0], ["a"], {}, "1 labels for 2 values"),
+        ([[1.0, 2.0]], ["a", "b"], {}, "one dimension"),
+        ([1.0, 2.0], ["a", "b"], {"level": 95}, "percentage"),
+        ([1.0, 2.0], ["a", "b"], {"draws": 10}, "at least 200"),
+    ],
+)
+def test_what_cannot_be_averaged_is_refused(values, clusters, options, message):
+    with pytest.raises(XaibenchError, match=message):
+        cluster_bootstrap(values, clusters, **options)
+
+
+def test_pairing_takes_the_common_utterances_and_removes_what_they_share():
+    rng = np.random.default_rng(3)
+    hardness = rng.normal(0, 1, 20)
+    first, second = hardness + 0.1 + rng.normal(0, 0.02, 20), hardness + rng.normal(0, 0.02, 20)
+    first[0], second[1] = np.nan, np.nan
+    difference = paired_difference(first, second, range(20))
+    assert difference.mean == pytest.approx((first - second)[2:].mean())
+    assert 0 < difference.low < 0.1 < difference.high + 0.02
+    alone = cluster_bootstrap(first[1:], range(19))
+    assert difference.high - difference.low < 0.1 * (alone.high - alone.low)
+    swapped = paired_difference(second, first, range(20))
+    assert swapped.mean == pytest.approx(-difference.mean)
+
+
+def test_nothing_in_common_and_misaligned_scores_are_refused():
+    with pytest.raises(XaibenchError, match="no utterance in common"):
+        paired_difference([1.0, np.nan], [np.nan, 1.0], ["a", "b"])
+    with pytest.raises(XaibenchError, match="aligned"):
+        paired_difference([1.0], [1.0, 2.0], ["a"])
+    with pytest.raises(XaibenchError, match="one cluster a score"):
+        paired_difference([1.0, 2.0], [1.0, 2.0], ["a"])
+
+
+def test_kendalls_tau_by_hand():
+    # pairs of (1 2 3 4) against (1 3 2 4): five agree, one does not
+    assert rank_agreement([1, 2, 3, 4], [1, 3, 2, 4]).tau == pytest.approx(4 / 6)
+    assert rank_agreement([1, 2, 3, np.nan, 4], [4, 3, 2, 0, 1]) == (pytest.approx(-1), pytest.approx(1 / 12), 4)
+    assert np.isnan(rank_agreement([1, 2], [1, 2]).tau)
+    assert np.isnan(rank_agreement([1, 1, 1], [1, 2, 3]).tau)
+    with pytest.raises(XaibenchError, match="same items"):
+        rank_agreement([1, 2, 3], [1, 2])

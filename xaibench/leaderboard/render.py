@@ -1,0 +1,262 @@
+"""A board on paper: terminal (rich), markdown, csv and json. Nothing is computed here and no clock is read.
+
+Numbers have three significant digits in tables for people; csv and json keep every digit. In csv and json an unknown
+number is empty or null. Floors and ceilings stand in blocks of their own: they are not entries of the competition.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from xaibench import registry
+from xaibench.errors import RunError, XaibenchError
+from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
+from xaibench.leaderboard.verdict import EER_LIMIT, verdict
+
+#: Metrics whose interval is printed beside the mean: one an axis, or the table is too wide to read.
+WITH_INTERVAL = ("rank-accuracy", "drop-twin")
+BLOCKS = {"ceiling": "ceiling", "method": "methods", "floor": "floors"}
+LEGEND = (
+    "Floors know nothing of the countermeasure, the ceiling is the truth itself. [a b]: 95 % interval over utterances; "
+    "s/utt: seconds an utterance; ok: share of planned cells that have a value; arrows point to better."
+)
+_STYLE = {"ceiling": "green", "method": "", "floor": "dim"}
+WIDTH = 100  # columns of a table written to a file
+
+
+def number(value: float) -> str:
+    """Three significant digits without a leading zero; a dash for the unknown.
+
+    >>> number(0.2134), number(-0.05), number(1.0), number(12.34), number(float("nan"))
+    ('.213', '-.050', '1.00', '12.3', '-')
+    """
+    if not math.isfinite(value):
+        return "-"
+    size = abs(value)
+    text = f"{value:.3f}" if size < 0.9995 else f"{value:.2f}" if size < 9.995 else f"{value:.1f}"
+    if size >= 9999.5:
+        text = f"{value:.1e}"
+    return text.replace("0.", ".", 1) if size < 0.9995 else text
+
+
+def with_interval(mean: float, low: float, high: float, *, text: Callable[[float], str] = number) -> str:
+    """
+    >>> with_interval(0.2134, 0.19, 0.24), with_interval(0.2, float("nan"), float("nan"))
+    ('.213 [.190 .240]', '.200 [- -]')
+    """
+    return f"{text(mean)} [{text(low)} {text(high)}]"
+
+
+def short(value: float) -> str:
+    """At most four characters for what stands in an interval of the terminal's table (five below -99).
+
+    >>> short(0.2134), short(-0.2134), short(1.0), short(-1.26), short(12.34), short(-12.34)
+    ('.213', '-.21', '1.00', '-1.3', '12.3', '-12')
+    """
+    if not math.isfinite(value) or value >= 0:
+        return number(value)
+    if value > -0.995:
+        return f"{value:.2f}".replace("0.", ".", 1)
+    return f"{value:.1f}" if value > -9.95 else f"{value:.0f}"
+
+
+def terminal(board: pd.DataFrame) -> RenderableType:
+    """Everything about a board, for `rich`: a table a section, what is missing and why, and the verdict."""
+    parts: list[RenderableType] = []
+    for part in _sections(board):
+        lines = [Text("- " + line) for line in verdict(part)]
+        gaps = [Text(f"- {name}: {why}") for name, why in _gaps(part)]
+        parts += [Text(_title(part), style="bold"), Text(), _table(part), Text(), Text(LEGEND, style="dim"), Text()]
+        if gaps:
+            parts += [Text("Cells without a value"), Padding(Group(*gaps), (0, 0, 1, 2))]
+        if lines:
+            parts += [Text("What it says"), Padding(Group(*lines), (0, 0, 1, 2))]
+    return Group(*parts)
+
+
+def text(board: pd.DataFrame, *, width: int = WIDTH) -> str:
+    """`terminal` as plain text, `width` columns wide."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(terminal(board))
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def markdown(board: pd.DataFrame) -> str:
+    """GitHub-flavoured markdown: a table a section, with gaps and verdict below."""
+    metrics = metrics_of(board)
+    blocks = []
+    for part in _sections(board):
+        header = ["attributor", "kind", *(f"{m} {_arrow(m)}" for m in metrics), "s/utt", "coverage"]
+        lines = [
+            f"## {_escape(_title(part))}",
+            "",
+            LEGEND,
+            "",
+            _line(header),
+            _line(["---"] * 2 + ["---:"] * (len(header) - 2)),
+        ]
+        for row in part.to_dict("records"):
+            cells = [_cell(row, m) for m in metrics]
+            lines.append(_line([row["attributor"], row["kind"], *cells, number(row["seconds"]), f"{row['coverage']:.0%}"]))
+        for heading, items in (
+            ("Cells without a value", [f"{name}: {why}" for name, why in _gaps(part)]),
+            ("What it says", verdict(part)),
+        ):
+            if items:
+                lines += ["", f"### {heading}", "", *(f"- {_escape(item)}" for item in items)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def as_csv(board: pd.DataFrame) -> str:
+    """The whole board, all digits."""
+    return board.to_csv(index=False, lineterminator="\n")
+
+
+def as_json(board: pd.DataFrame) -> str:
+    """`{"sections": [{dataset, truth, countermeasure, route, eer, rows: [...], verdict: [...]}]}`; unknown is null."""
+    sections = []
+    for part in _sections(board):
+        first = part.iloc[0]
+        shared = [*SECTION, "eer", "utterances", "vocoders", "pairs", "dirty"]
+        rows = part.drop(columns=shared).to_dict("records")
+        sections.append({**{c: _plain(first[c]) for c in shared}, "rows": rows, "verdict": verdict(part)})
+    for section in sections:
+        section["rows"] = [{k: _plain(v) for k, v in row.items()} for row in section["rows"]]
+    content = {"metrics": {m: {"direction": metric_facts(m).direction} for m in metrics_of(board)}, "sections": sections}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {"csv": as_csv, "json": as_json, "md": markdown, "txt": text}
+PICTURE = "png"
+
+
+def write(board: pd.DataFrame, out: Path, formats: Sequence[str] = ("csv", "json", "md")) -> list[Path]:
+    """Write `out/leaderboard.<format>` for each of `FORMATS` asked for, atomically; "png" draws bars (one a section).
+
+    Returns the paths.
+
+    Raises XaibenchError for an unknown format, RunError when the folder cannot be written.
+    """
+    for name in formats:
+        if name not in (*FORMATS, PICTURE):
+            raise XaibenchError(registry.unknown("format", name, [*FORMATS, PICTURE]))
+    out, paths = Path(out), []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(formats):
+            if name == PICTURE:
+                from xaibench.figures import board_bars  # matplotlib only when a picture is asked for
+
+                paths += board_bars(board, out)
+                continue
+            path = out / f"leaderboard.{name}"
+            scratch = path.with_name(f".{path.name}.tmp")
+            scratch.write_text(FORMATS[name](board), encoding="utf-8")
+            os.replace(scratch, path)
+            paths.append(path)
+    except OSError as error:
+        raise RunError(f"{out}: cannot write the board here ({error.strerror}); choose another --out") from error
+    return paths
+
+
+def _sections(board: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    return (part for _, part in board.groupby(list(SECTION), sort=True))
+
+
+def _title(part: pd.DataFrame) -> str:
+    """What was explained, how well it decides, where one looked, and on how much."""
+    row = part.iloc[0]
+    eer = "EER unknown" if math.isnan(row["eer"]) else f"EER {row['eer']:.1%}"
+    eer += ": explains little" if row["eer"] > EER_LIMIT else ""
+    size = f"{row['utterances']} utterances x {row['vocoders']} vocoders"
+    if row["pairs"] != row["utterances"] * row["vocoders"]:
+        size += f", {row['pairs']} pairs of them"
+    dirty = "; from uncommitted code" if row["dirty"] else ""
+    return f"{row['countermeasure']} ({eer}), {row['route']} route, truth {row['truth']}, {row['dataset']}: {size}{dirty}"
+
+
+def _gaps(part: pd.DataFrame) -> list[tuple[str, str]]:
+    """The reasons, each once, with the attributors it concerns."""
+    shared = part[part["gaps"].ne("")].groupby("gaps", sort=False)["attributor"].agg(", ".join)
+    return [(names, gaps) for gaps, names in shared.items()]
+
+
+def _arrow(metric: str) -> str:
+    return "↑" if metric_facts(metric).direction == "higher" else "↓"
+
+
+def _cell(row: dict, metric: str, *, interval: bool = True, text: Callable[[float], str] = number) -> str:
+    if math.isnan(row[metric]):
+        return "-"
+    if not interval:
+        return number(row[metric])
+    return with_interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], text=text)
+
+
+def _header(metric: str, *, wide: bool) -> str:
+    """A metric's name and direction, on two lines where its column is narrow.
+
+    >>> _header("deletion-twin", wide=False), _header("mass-accuracy", wide=False), _header("roc-auc", wide=True)
+    ('deletion\\n-twin ↓', 'mass- ↑\\naccuracy', 'roc-auc ↑')
+    """
+    first, hyphen, second = metric.partition("-")
+    arrow = _arrow(metric)
+    if wide or not hyphen:
+        return f"{metric} {arrow}"
+    ways = ((f"{first}-", f"{second} {arrow}"), (f"{first}", f"-{second} {arrow}"), (f"{first}- {arrow}", second))
+    return "\n".join(min(ways, key=lambda lines: max(map(len, lines))))
+
+
+def _table(part: pd.DataFrame) -> Table:
+    metrics = metrics_of(part)
+    intervals = [m for m in WITH_INTERVAL if m in metrics] or metrics[:1]
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    table.add_column("attributor", overflow="fold", min_width=12)
+    for metric in metrics:
+        table.add_column(_header(metric, wide=metric in intervals), justify="right", no_wrap=True)
+    table.add_column("s/\nutt", justify="right", no_wrap=True)
+    table.add_column("ok", justify="right", no_wrap=True)
+    for kind, heading in BLOCKS.items():
+        rows = part[part["kind"].eq(kind)].to_dict("records")
+        if not rows:
+            continue
+        table.add_section()
+        table.add_row(Text(f"[{heading}]", style="italic"))
+        for row in rows:
+            cells = [_cell(row, m, interval=m in intervals, text=short) for m in metrics]
+            share = f"{row['coverage']:.0%}" if row["coverage"] in (0, 1) else f"{min(row['coverage'], 0.99):.0%}"
+            table.add_row(row["attributor"], *cells, number(row["seconds"]), share, style=_STYLE[kind])
+    return table
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escape(c) for c in cells) + " |"
+
+
+def _escape(content: str) -> str:
+    """Text that stays one cell of a markdown table.
+
+    >>> _escape("a|b\\nc")
+    'a\\\\|b c'
+    """
+    return " ".join(content.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _plain(value: object) -> object:
+    """A value JSON can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

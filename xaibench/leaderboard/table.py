@@ -1,0 +1,277 @@
+"""Result files to a board: one row for each countermeasure x route x truth x attributor.
+
+A board is a plain data frame. For every metric `m` it has the columns `m` (mean over the cells that are ok), `m_low` and
+`m_high` (95 % interval, clustered by source utterance, see `xaibench.stats`), `m_n` (cells) and, for methods,
+`m_margin`, `m_margin_low`, `m_margin_high`: the paired difference to the best floor of the same section, positive where
+the method is better, whatever the metric's direction.
+
+A *section* is one data set x truth x countermeasure x route; sections are never mixed, and nothing is averaged across
+them. A cell that is not ok lowers `coverage`; it is never counted as zero. No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xaibench import registry
+from xaibench.errors import PluginError, RunError, XaibenchError
+from xaibench.protocols import Metric
+from xaibench.stats import cluster_bootstrap, paired_difference
+from xaibench.types import ROW_COLUMNS, STATUSES
+
+#: Reference rows (`xaibench.controls`): floors know nothing of the countermeasure, the ceiling is the truth itself.
+FLOORS = ("random", "constant", "energy", "inverse-energy", "frequency-prior", "centre")
+CEILINGS = ("oracle",)
+ALIGNMENT = ("rank-accuracy", "roc-auc", "mass-accuracy")
+FAITHFULNESS = ("drop-twin", "deletion-twin", "insertion-twin")
+DEFAULT_METRICS = (*ALIGNMENT, *FAITHFULNESS)
+
+SECTION = ("dataset", "truth", "countermeasure", "route")
+CELL = (*SECTION, "attributor", "utterance", "vocoder", "metric")
+#: What `read_rows` adds to `ROW_COLUMNS`, from run.json: the countermeasure's equal error rate on these utterances (a
+#: share), how many pairs the run planned, and whether it came from uncommitted code.
+RUN_COLUMNS = ("eer", "pairs", "dirty")
+_KIND_ORDER = {"ceiling": 0, "method": 1, "floor": 2}
+
+
+def kind(attributor: str) -> str:
+    """ "method", "floor" or "ceiling"."""
+    return "floor" if attributor in FLOORS else "ceiling" if attributor in CEILINGS else "method"
+
+
+def metric_facts(name: str) -> Metric:
+    """The metric's declared facts: the catalogue's, or those of the plugin that offers it. Raises PluginError."""
+    from xaibench.metrics.catalog import METRICS
+
+    return METRICS[name] if name in METRICS else registry.load("metrics", name)
+
+
+def read_rows(runs: Sequence[Path]) -> pd.DataFrame:
+    """Every row of some run folders, with `RUN_COLUMNS`; each cell once.
+
+    Runs are merged only when they agree on what is benchmarked: data set (name, hash, number of utterances and pairs),
+    truth, grid, preset (it fixes the steps of deletion curves) and the weights of every countermeasure they share. A
+    cell that two files hold is taken once when its fingerprints agree (an ok one before a failed one).
+
+    Raises RunError: no folder given, not a run folder, damaged or empty, runs that differ, or a cell with two
+    fingerprints.
+    """
+    if not runs:
+        raise RunError("no run folder given; `xaibench run --out FOLDER` makes one")
+    records = {Path(run): _record(Path(run)) for run in runs}
+    _check_identities(records)
+    parts = [_with_run_columns(_row_files(run), record) for run, record in records.items()]
+    return _unique_cells(pd.concat(parts, ignore_index=True))
+
+
+def board(
+    rows: pd.DataFrame, *, metrics: Sequence[str] | None = None, sort: str | None = None, draws: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """The board of `read_rows(...)`: ceiling, methods, floors in each section, best first by `sort`.
+
+    metrics: columns, in order; by default those of `DEFAULT_METRICS` that were computed. sort: one of them, by default the
+    first. Beside the metrics' columns: `SECTION`, `attributor`, `kind`, `utterances`, `vocoders` and `pairs` (planned),
+    `eer`, `dirty`, `coverage` (share of planned cells that are ok), `seconds` (an utterance), one count a status,
+    `missing` (planned, no row) and `gaps` (the reasons, in words).
+
+    Raises XaibenchError for no rows, or a metric that is unknown or was not computed (with the nearest names).
+    """
+    if rows.empty:
+        raise XaibenchError("no rows: nothing has been computed yet")
+    chosen = _chosen(rows, metrics)
+    if sort is not None and sort not in chosen:
+        raise PluginError(registry.unknown("column to sort by", sort, list(chosen)))
+    rows = rows[rows["metric"].isin(chosen)]
+    sections = [
+        _section(part, chosen, dict(zip(SECTION, key, strict=True)), draws=draws, seed=seed)
+        for key, part in rows.groupby(list(SECTION), sort=True)
+    ]
+    table = pd.concat(sections, ignore_index=True)
+    sort = sort or chosen[0]
+    better = -1.0 if metric_facts(sort).direction == "higher" else 1.0
+    table = table.assign(_kind=table["kind"].map(_KIND_ORDER), _value=table[sort] * better)
+    table = table.sort_values([*SECTION, "_kind", "_value", "attributor"], kind="stable", na_position="last")
+    return table.drop(columns=["_kind", "_value"]).reset_index(drop=True)
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The metrics a board has, in its order."""
+    return [c.removesuffix("_margin_low") for c in table.columns if c.endswith("_margin_low")]
+
+
+def _record(run: Path) -> Mapping[str, Any]:
+    path = run / "run.json"
+    if not path.is_file():
+        hint = "no such folder" if not run.is_dir() else "it has no run.json"
+        raise RunError(f"{run}: not a run folder ({hint}); expected the --out of `xaibench run`")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged ({error}); run again with the same --out to have it made again") from error
+    if not isinstance(record, dict):
+        raise RunError(f"{path}: expected an object, got {type(record).__name__}; is it another program's file?")
+    return record
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    spec = record.get("spec", {})
+    facts = {f"dataset.{k}": v for k, v in record.get("dataset", {}).items()}
+    facts |= {name: spec.get(name) for name in ("truth", "grid", "preset")}
+    return facts
+
+
+def _check_identities(records: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuse runs that benchmark different things, naming the first fact that differs."""
+    first, *others = records
+    expected = _identity(records[first])
+    weights: dict[str, tuple[Path, str]] = {}
+    for run in others:
+        found = _identity(records[run])
+        for fact in [*expected, *(f for f in found if f not in expected)]:
+            if found.get(fact) != expected.get(fact):
+                raise RunError(
+                    f"{first} and {run} cannot share a table: {fact} is {expected.get(fact)!r} and {found.get(fact)!r}; "
+                    "make two boards, or run both with the same --data, --limit, --preset and --truth"
+                )
+    for run, record in records.items():
+        for name, facts in record.get("countermeasures", {}).items():
+            other, digest = weights.setdefault(name, (run, facts.get("weights")))
+            if digest != facts.get("weights"):
+                raise RunError(
+                    f"{other} and {run} cannot share a table: countermeasure {name!r} has weights {digest} and "
+                    f"{facts.get('weights')}; make two boards"
+                )
+
+
+def _row_files(run: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = []
+    for file in sorted((run / "rows").rglob("*.parquet")):
+        try:
+            part = pq.ParquetFile(file).read().to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(f"{file}: damaged ({error}); remove it and run again, its cells are computed again") from error
+        missing = [c for c in ROW_COLUMNS if c not in part.columns]
+        if missing:
+            raise RunError(f"{file}: not a row file, it lacks {', '.join(missing)}; written by another version?")
+        odd = set(part["status"]) - set(STATUSES)
+        if odd or (part["status"].eq("ok") == part["value"].isna()).any():
+            raise RunError(f"{file}: a row must have a value if and only if it is ok, and a status of {', '.join(STATUSES)}")
+        parts.append(part[list(ROW_COLUMNS)])
+    if not parts:
+        raise RunError(f"{run}: no rows yet; has the run finished its first chunk?")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _with_run_columns(rows: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
+    eers = {name: facts.get("eer") for name, facts in record.get("countermeasures", {}).items()}
+    return rows.assign(
+        eer=rows["countermeasure"].map(eers).astype(float),
+        pairs=float(record.get("dataset", {}).get("pairs") or 0),
+        dirty=bool(record.get("environment", {}).get("git_dirty")),
+    )
+
+
+def _unique_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    kinds = rows.groupby(list(CELL))["fingerprint"].nunique()
+    if (kinds > 1).any():
+        cell = " / ".join(kinds.index[kinds.to_numpy() > 1][0])
+        raise RunError(
+            f"the cell {cell} is there {int(kinds[kinds > 1].iloc[0])} times with different fingerprints (other code, "
+            f"options or versions), and {int((kinds > 1).sum())} cells in all; give only one of these runs"
+        )
+    ok_first = rows.assign(_late=rows["status"].ne("ok")).sort_values("_late", kind="stable")
+    return ok_first.drop_duplicates(list(CELL)).drop(columns="_late").sort_index().reset_index(drop=True)
+
+
+def _chosen(rows: pd.DataFrame, metrics: Sequence[str] | None) -> tuple[str, ...]:
+    computed = sorted(set(rows["metric"]))
+    if metrics is None:
+        return tuple(m for m in DEFAULT_METRICS if m in computed) or tuple(computed)
+    for name in metrics:
+        if name not in computed:
+            raise PluginError(registry.unknown("metric of these runs", name, computed))
+    if not metrics:
+        raise XaibenchError("a board needs at least one metric")
+    return tuple(dict.fromkeys(metrics))
+
+
+def _section(rows: pd.DataFrame, metrics: Sequence[str], facts: Mapping[str, str], *, draws: int, seed: int) -> pd.DataFrame:
+    seen = rows[["utterance", "vocoder"]].drop_duplicates()
+    planned = max(len(seen), int(rows["pairs"].max()))
+    common = {
+        **facts,
+        "utterances": int(seen["utterance"].nunique()),
+        "vocoders": int(seen["vocoder"].nunique()),
+        "pairs": planned,
+        "eer": rows["eer"].dropna().iloc[0] if rows["eer"].notna().any() else np.nan,
+        "dirty": bool(rows["dirty"].any()),
+    }
+    lines = {
+        name: {**common, "attributor": name, "kind": kind(name), **_cells(part, planned * len(metrics))}
+        for name, part in rows.groupby("attributor")
+    }
+    ok = rows[rows["status"].eq("ok")]
+    for metric in metrics:
+        wide = ok[ok["metric"].eq(metric)].pivot(index=["utterance", "vocoder"], columns="attributor", values="value")
+        for name, values in _scores(wide, metric, list(lines), draws=draws, seed=seed).items():
+            lines[name] |= values
+    return pd.DataFrame(lines.values())
+
+
+def _cells(rows: pd.DataFrame, planned: int) -> dict[str, Any]:
+    """Coverage, cost and gaps of one attributor in one section."""
+    counts = {status: int(rows["status"].eq(status).sum()) for status in STATUSES}
+    timed = rows[rows["status"].eq("ok")].drop_duplicates(["utterance", "vocoder"])["seconds"]
+    reasons = []
+    for (status, note), part in rows[~rows["status"].eq("ok")].groupby(["status", "note"], dropna=False):
+        where = sorted(set(part["metric"]))
+        where = "every metric" if len(where) == len(set(rows["metric"])) else ", ".join(where)
+        reasons.append((-len(part), f"{status} {len(part)} ({where}): {note or 'no reason given'}"))
+    reasons.sort()
+    texts = [text for _, text in reasons[:3]] + ([f"{len(reasons) - 3} other reasons"] if len(reasons) > 3 else [])
+    missing = planned - len(rows)
+    if missing:
+        texts.append(f"missing {missing}: planned, not computed")
+    return {
+        "coverage": counts["ok"] / planned,
+        "seconds": float(timed.mean()) if len(timed) else np.nan,
+        **counts,
+        "missing": missing,
+        "gaps": " | ".join(texts),
+    }
+
+
+def _scores(
+    wide: pd.DataFrame, metric: str, attributors: Sequence[str], *, draws: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Mean, interval, count and margin over the best floor. `wide` is pairs x attributors, NaN where not ok."""
+    facts = metric_facts(metric)
+    sign = 1.0 if facts.direction == "higher" else -1.0
+    clusters = wide.index.get_level_values("utterance").to_numpy()
+    means = {name: wide[name].mean() for name in wide.columns}
+    floors = [name for name in wide.columns if kind(name) == "floor"]
+    best = max(floors, key=lambda name: sign * means[name]) if floors else None
+    result = {}
+    for name in attributors:
+        values = wide[name].to_numpy() if name in wide.columns else np.full(len(wide), np.nan)
+        there = ~np.isnan(values)
+        line = dict.fromkeys(("", "_low", "_high", "_margin", "_margin_low", "_margin_high"), np.nan)
+        if there.any():
+            interval = cluster_bootstrap(values[there], clusters[there], draws=draws, seed=seed, bounds=facts.range)
+            line |= zip(("", "_low", "_high"), interval, strict=True)
+            if best is not None and kind(name) == "method":
+                floor = wide[best].to_numpy()
+                if (there & ~np.isnan(floor)).any():
+                    margin = paired_difference(sign * values, sign * floor, clusters, draws=draws, seed=seed)
+                    line |= zip(("_margin", "_margin_low", "_margin_high"), margin, strict=True)
+        result[name] = {f"{metric}{suffix}": value for suffix, value in line.items()} | {f"{metric}_n": int(there.sum())}
+    return result

@@ -1,0 +1,166 @@
+"""Attribution maps on disk, as `xaibench run --keep-maps` leaves them; safetensors, never pickles.
+
+    RUN/maps/<countermeasure>/<route>/<attributor>/<source>__<vocoder>.safetensors    values (F, T) float32
+    RUN/maps/truth/<truth>/<source>__<vocoder>.safetensors   values (F, T) float32, region, valid (F, T) uint8, 0 or 1
+
+All are on the run's grid: frequency first, positive = evidence for spoof. Every name becomes one safe path component;
+the ids as they were stand in the file's metadata. numpy only: no torch is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from xaibench.errors import RunError, XaibenchError
+
+SUFFIX = ".safetensors"
+TRUTH = "truth"  # the folder of truths beside those of countermeasures, so no countermeasure may be called so
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMap:
+    """One file: `values` `(F, T)` float32; `region` and `valid` `(F, T)` bool for a truth, else None."""
+
+    values: np.ndarray
+    metadata: Mapping[str, str]
+    region: np.ndarray | None = None
+    valid: np.ndarray | None = None
+
+
+def component(name: str) -> str:
+    """A name as one path component, reversible by `urllib.parse.unquote`. Raises XaibenchError for a path.
+
+    >>> component("ig:steps=50"), component("grad-cam++")
+    ('ig%3Asteps=50', 'grad-cam++')
+    """
+    if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
+        raise XaibenchError(f"{name!r} cannot name a file: it is empty, '..' or holds a path separator; rename the id")
+    encoded = quote(name, safe="+=@, ")
+    return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
+
+
+def split_pair(pair: str) -> tuple[str, str]:
+    """Source and vocoder of a pair's id `source/vocoder`.
+
+    >>> split_pair("june_fr_003/hifigan")
+    ('june_fr_003', 'hifigan')
+    """
+    source, slash, vocoder = pair.partition("/")
+    if not (source and slash and vocoder) or "/" in vocoder:
+        raise XaibenchError(f"{pair!r} is not a pair's id; expected source/vocoder, like june_fr_003/hifigan")
+    return source, vocoder
+
+
+def map_path(run: Path, countermeasure: str, route: str, attributor: str, pair: str) -> Path:
+    """Where a map is kept. Raises XaibenchError for names that are paths."""
+    if countermeasure == TRUTH:
+        raise XaibenchError(f"a countermeasure cannot be called {TRUTH!r}: the truth's maps stand there")
+    folder = Path(run) / "maps" / component(countermeasure) / component(route) / component(attributor)
+    return folder / _file(pair)
+
+
+def truth_path(run: Path, truth: str, pair: str) -> Path:
+    """Where a truth is kept. Raises XaibenchError for names that are paths."""
+    return Path(run) / "maps" / TRUTH / component(truth) / _file(pair)
+
+
+def write_map(path: Path, values: object, *, metadata: Mapping[str, object]) -> None:
+    """Write a map `(F, T)`, atomically: readers see the whole file or none.
+
+    Raises XaibenchError for values that are not a finite `(F, T)`, RunError when the file cannot be written.
+    """
+    _write(Path(path), _checked(path, values), metadata)
+
+
+def write_truth(path: Path, values: object, region: object, valid: object, *, metadata: Mapping[str, object]) -> None:
+    """Write a truth: `values`, `region` and `valid`, each `(F, T)`. As `write_map`; masks must have the map's shape."""
+    tensors = _checked(path, values)
+    for name, mask in (("region", region), ("valid", valid)):
+        tensors[name] = np.ascontiguousarray(np.asarray(mask).astype(bool).astype(np.uint8))
+        if tensors[name].shape != tensors["values"].shape:
+            raise XaibenchError(f"{Path(path).name}: {name} is {tensors[name].shape}, the map {tensors['values'].shape}")
+    _write(Path(path), tensors, metadata)
+
+
+def read_map(path: Path) -> StoredMap:
+    """A map or truth. Raises RunError, naming the file: missing, damaged, or not a map."""
+    path = Path(path)
+    if not path.is_file():
+        raise RunError(f"{path}: no such map; run again with --keep-maps")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: damaged ({error}); remove it and run again with --keep-maps") from error
+    if "values" not in tensors or tensors["values"].ndim != 2:
+        raise RunError(f"{path}: holds {', '.join(sorted(tensors)) or 'nothing'}, expected a map `values` (F, T)")
+    masks = {name: tensors[name].astype(bool) for name in ("region", "valid") if name in tensors}
+    return StoredMap(values=tensors["values"], metadata=metadata, **masks)
+
+
+def kept_maps(run: Path, pair: str) -> dict[tuple[str, str], dict[str, Path]]:
+    """The maps of one pair: `(countermeasure, route)` -> attributor -> file, sorted by name."""
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for path in sorted((Path(run) / "maps").glob(f"*/*/*/{_escape(_file(pair))}")):
+        attributor, route, countermeasure = (unquote(p.name) for p in list(path.parents)[:3])
+        found.setdefault((countermeasure, route), {})[attributor] = path
+    return found
+
+
+def kept_pairs(run: Path, utterance: str) -> list[str]:
+    """Ids of the pairs whose maps were kept: one for `source/vocoder`, one a vocoder for a bare `source`.
+
+    Raises RunError when there is none, with those that there are.
+    """
+    run = Path(run)
+    stems = sorted({path.name.removesuffix(SUFFIX) for path in (run / "maps").glob(f"*/*/*/*{SUFFIX}")})
+    pairs = ["/".join(unquote(part) for part in stem.rsplit("__", 1)) for stem in stems]
+    if not pairs:
+        raise RunError(f"{run}: no maps were kept; run again with --keep-maps")
+    chosen = [p for p in pairs if p == utterance or p.rsplit("/", 1)[0] == utterance]
+    if not chosen:
+        some = ", ".join(pairs[:5]) + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
+        raise RunError(f"{run}: no map of {utterance!r} was kept; there are {some}")
+    return chosen
+
+
+def _checked(path: Path, values: object) -> dict[str, np.ndarray]:
+    array = np.ascontiguousarray(np.asarray(values, dtype=np.float32))
+    if array.ndim != 2 or array.size == 0:
+        raise XaibenchError(f"{Path(path).name}: a map is (F, T), got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise XaibenchError(f"{Path(path).name}: {np.count_nonzero(~np.isfinite(array))} cells are NaN or infinite")
+    return {"values": array}
+
+
+def _write(path: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, object]) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, scratch, metadata={k: str(v) for k, v in metadata.items()})
+        os.replace(scratch, path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: could not be written ({error}); is the disk full?") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _file(pair: str) -> str:
+    source, vocoder = split_pair(pair)
+    if "__" in vocoder:
+        raise XaibenchError(f"vocoder {vocoder!r} must not hold '__', which separates source and vocoder in file names")
+    return f"{component(source)}__{component(vocoder)}{SUFFIX}"
+
+
+def _escape(name: str) -> str:
+    """A file name as a literal glob pattern."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
