@@ -195,7 +195,10 @@ def _print_board(runs: list[Path], metrics: list[str] | None) -> Any:
     from xaibench.leaderboard import render, table
 
     board = table.board(table.read_rows(runs), metrics=metrics)
-    Console().print(render.terminal(board))
+    console = Console()
+    if not console.is_terminal:
+        console.width = render.WIDTH  # in a file or a pipe the table keeps its full width
+    console.print(render.terminal(board))
     return board
 
 
@@ -242,6 +245,9 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the bona fide utterances.")] = 26,
     batch_pairs: Annotated[int, typer.Option(help="Pairs a step: each is a bona fide and a vocoded excerpt.")] = 12,
     learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule (Adam).")] = 1e-3,
+    vocoder_weights: Annotated[
+        str, typer.Option(help="How often vocoders are drawn, relative to 1: NAME=WEIGHT[,NAME=WEIGHT].")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Train a countermeasure; write weights, card (EER per vocoder), history, scores and curves.
@@ -263,7 +269,10 @@ def train(
     ]
     recipe = registry.load("countermeasures", cm)
     folder = out or Path("results") / f"train-{cm}-seed{seed}"
-    spec = TrainSpec(seed=seed, epochs=epochs, batch_pairs=batch_pairs, learning_rate=learning_rate)
+    spec = TrainSpec(
+        seed=seed, epochs=epochs, batch_pairs=batch_pairs, learning_rate=learning_rate,
+        vocoder_weights=tuple(_weight(w) for w in _split(vocoder_weights)),
+    )  # fmt: skip
 
     def line(epoch: dict[str, Any]) -> None:
         print(
@@ -279,6 +288,17 @@ def train(
         for name, rates in sets.items():
             print(f"{split_name} {name}: " + ", ".join(f"{v} {r:.1%}" for v, r in rates.items()))
     print(weights)
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, mark, number = text.partition("=")
+    try:
+        weight = float(number) if mark else -1.0
+    except ValueError:
+        weight = -1.0
+    if not 0 < weight < float("inf"):
+        raise XaibenchError(f"--vocoder-weights {text!r}: expected NAME=WEIGHT with a positive number, as in hifigan=3")
+    return name, weight
 
 
 def _assignment(text: str) -> tuple[str, str]:

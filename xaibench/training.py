@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class TrainSpec:
     weight_decay: float = 1e-4
     average: float = 0.99  # decay of the moving average of the weights, per step
     label_smoothing: float = 0.0
+    vocoder_weights: tuple[tuple[str, float], ...] = ()  # how often a vocoder is drawn, relative; 1 where not named
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # speed perturbation, applied alike to both halves
     gain_db: float = 3.0  # level, uniform in +-
     equaliser_db: float = 3.0  # smooth random frequency response, deviation at its knots
@@ -55,7 +56,8 @@ class TrainSpec:
 class Excerpts:
     """All training audio in memory (16 bit), at every speed, as `{source: [{vocoder: (N,)} per speed]}`."""
 
-    def __init__(self, corpora: Sequence[Corpus], speeds: Sequence[float]) -> None:
+    def __init__(self, corpora: Sequence[Corpus], speeds: Sequence[float], weights: Mapping[str, float]) -> None:
+        self.weights = weights
         self.audio: dict[str, list[dict[str, np.ndarray]]] = {}
         for corpus in corpora:
             for u in corpus.utterances:
@@ -75,7 +77,9 @@ class Excerpts:
         real, fake = [], []
         for source in sources:
             variant = self.audio[source][draw.integers(len(self.audio[source]))]
-            vocoder = draw.choice(sorted(v for v in variant if v != "bonafide"))
+            vocoders = sorted(v for v in variant if v != "bonafide")
+            weights = np.array([self.weights.get(v, 1.0) for v in vocoders])
+            vocoder = str(draw.choice(vocoders, p=weights / weights.sum()))
             length = min(len(variant["bonafide"]), len(variant[vocoder]))
             start = int(draw.integers(max(length - n_samples, 0) + 1))
             for half, name in ((real, "bonafide"), (fake, vocoder)):
@@ -159,7 +163,7 @@ def train(
     identity = json.loads(json.dumps(identity))
     held_out = sorted({v for c in corpora for v in c.held_out})
     model = recipe.untrained(seed=spec.seed).to(device, memory_format=torch.channels_last)
-    excerpts = Excerpts(corpora, spec.speeds)
+    excerpts = Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
     steps = len(excerpts.sources) // spec.batch_pairs
     _fit_normalisation(model, excerpts, spec)
     average = torch.optim.swa_utils.AveragedModel(

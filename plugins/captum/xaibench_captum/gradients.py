@@ -74,7 +74,8 @@ def _noisy_gradients(view: View, kind: str, samples: int, noise: float) -> Tenso
 
 
 @attributor(
-    name="smoothgrad", paper="Smilkov et al. 2017, arXiv 1706.03825, Sec. 3", needs=["gradients"], signed=False, class_specific=False,
+    name="smoothgrad", paper="Smilkov et al. 2017, arXiv 1706.03825, Sec. 3", needs=["gradients"], signed=False,
+    class_specific=False,
     random=True,
 )  # fmt: skip
 def smoothgrad(view: View, *, samples: int = 10, noise: float = 0.15) -> Tensor:
@@ -86,7 +87,8 @@ def smoothgrad(view: View, *, samples: int = 10, noise: float = 0.15) -> Tensor:
 
 
 @attributor(
-    name="vargrad", paper="Adebayo et al., ICLR workshop 2018, arXiv 1810.03307", needs=["gradients"], signed=False, class_specific=False,
+    name="vargrad", paper="Adebayo et al., ICLR workshop 2018, arXiv 1810.03307", needs=["gradients"], signed=False,
+    class_specific=False,
     random=True,
 )  # fmt: skip
 def vargrad(view: View, *, samples: int = 10, noise: float = 0.15) -> Tensor:
