@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import weakref
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import torch
 from toys import GRID, N_SAMPLES, SHAPE, LinearCM
 
 from xaibench import registry
-from xaibench.errors import Unsupported
+from xaibench.errors import Undefined, Unsupported
 from xaibench.harness.spec import RunSpec
 from xaibench.manifest import read_manifest
 from xaibench.protocols import Dataset, attributor
+from xaibench.types import Attribution, Axis
 from xaibench.weights import save_weights
 
 VOCODERS = ("comb", "smooth")
@@ -104,8 +106,64 @@ def deaf(view):
     return view.inputs[:, 0].clone()
 
 
+@attributor(name="toy-coarse", paper="none", class_specific=False)
+def coarse(view):
+    """Speaks of four bands and three stretches of time only, and says so by its axes."""
+    frequency, time = (Axis(a.kind, a.edges[:: len(a) // n]) for a, n in zip(view.axes, (4, 3), strict=True))
+    values = view.inputs.mean(dim=(1, 2, 3))[:, None, None] * torch.arange(12.0).view(4, 3)
+    return Attribution(values, frequency, time)
+
+
+@attributor(name="toy-wrecks", paper="none", class_specific=False)
+def wrecks(view):
+    """Stops half-way through changing the shared countermeasure."""
+    wreck(view)
+    raise KeyError("lost")
+
+
+@attributor(name="toy-wrecks-late", paper="none", class_specific=False)
+def wrecks_late(view):
+    """The same, on one speaker only, so that a preflight does not see it."""
+    if any(name.startswith("e-") for name in view.ids):
+        wreck(view)
+        raise KeyError("lost")
+    return view.inputs[:, 0].clone()
+
+
+def wreck(view):
+    for parameter in view.model.parameters():
+        parameter.data[..., ::2] = 0  # not a factor, which the scores relative to the pair's gap would not show
+
+
+@attributor(name="toy-greedy", paper="none", class_specific=False)
+def greedy(view):
+    """Runs out of memory with more than one utterance; with one it does too, unless the batch's memory is free again."""
+    large = torch.zeros(1000)
+    if len(view) > 1:
+        GREED.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    if any(reference() is not None for reference in GREED):
+        raise torch.OutOfMemoryError("the batch is still in memory")
+    return view.inputs[:, 0].clone()
+
+
+GREED: list[weakref.ref] = []
+
+
+@attributor(name="toy-speechless", paper="none", class_specific=False)
+def speechless(view):
+    """Has nothing to say of one speaker."""
+    if any(name.startswith("c-") for name in view.ids):
+        raise Undefined("nothing to say of speaker c")
+    return view.inputs[:, 0].clone()
+
+
 METHODS = {
-    a.name: a for a in (gradient, unsupported, crash, nan, zero, unseeded, mixes, hooks, deaf)
+    a.name: a
+    for a in (
+        gradient, unsupported, crash, nan, zero, unseeded, mixes, hooks, deaf, coarse, wrecks, wrecks_late, greedy,
+        speechless,
+    )
 }  # fmt: skip
 
 

@@ -27,6 +27,8 @@ def read(path: Path, *, sample_rate: int) -> np.ndarray:
             raise AudioError(f"{path}: no such file; is the data set's --root right?")
         if not path.is_file():
             raise AudioError(f"{path}: a directory or device, expected an audio file")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: an empty file (0 bytes), expected WAV or FLAC; did a download or a copy fail?")
         missing = _missing_bytes(path)
     except OSError as error:  # a name that is too long, no permission
         raise AudioError(f"{path}: cannot be opened ({error.strerror})") from error

@@ -58,9 +58,10 @@ def bundled(name: str) -> Path:
 def read_manifest(path: Path, root: Path) -> Corpus:
     """Read and check a manifest; `root` is the folder its paths are relative to.
 
-    Raises ManifestError, naming file, line and value: an unknown or missing key, a value of the wrong type, a missing
-    column or an empty field, a table whose hash differs or that is not UTF-8, a count that differs, a path that leaves
-    the root, a duplicated file, a vocoded file without its bona fide half or with another split or speaker than it.
+    Raises ManifestError, naming file, line and value: an unknown or missing key, a value of the wrong type, a band beyond
+    half the sample rate, a missing column or an empty field, a name that is a path, a table whose hash differs or that is
+    not UTF-8, a count that differs, a path that leaves the root, a duplicated file, a vocoded file without its bona fide
+    half or with another split or speaker than it.
     """
     path, root = Path(path), Path(root)
     if not path.is_file():
@@ -115,6 +116,11 @@ def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
     band = facts["valid_band"]
     if len(band) != 2 or not all(type(edge) in (int, float) for edge in band) or not 0 <= band[0] < band[1]:
         raise ManifestError(f"{path}: valid_band = {band!r}, expected two rising frequencies in Hz")
+    if band[1] > facts["sample_rate"] / 2:
+        raise ManifestError(
+            f"{path}: valid_band = {band!r} reaches beyond half the sample rate of {facts['sample_rate']} Hz; is one of the "
+            f"two wrong?"
+        )
 
 
 def _check_counts(path: Path, facts: Mapping[str, Any], utterances: tuple[Utterance, ...]) -> None:
@@ -153,6 +159,11 @@ def _rows(table: Path, content: str, root: Path) -> Iterator[Utterance]:
         empty = [c for c in ("utt_id", "vocoder", "path") if not row[c]]
         if empty:
             raise ManifestError(f"{where}: {', '.join(empty)} is empty")
+        for column in ("utt_id", "vocoder"):
+            if any(c in row[column] for c in "/\\\0") or row[column] in (".", ".."):
+                raise ManifestError(f"{where}: {column} {row[column]!r} holds a path separator; it names files, rename it")
+        if "__" in row["vocoder"]:
+            raise ManifestError(f"{where}: vocoder {row['vocoder']!r} holds '__', which separates names in files; rename it")
         if "\0" in row["path"]:
             raise ManifestError(f"{where}: path {row['path']!r} holds a zero byte; is this a text file?")
         if row["split"] not in SPLITS:
@@ -194,6 +205,8 @@ def verify(utterances: Iterable[Utterance]) -> int:
     """Compare every file with its sha256. Returns how many were checked; raises ManifestError at the first mismatch."""
     count = 0
     for utterance in utterances:
+        if os.path.isdir(utterance.path):
+            raise ManifestError(f"{utterance.path}: a directory, the manifest lists it as an audio file")
         if not os.path.isfile(utterance.path):  # unlike Path.is_file, False for a name that is too long
             raise ManifestError(f"{utterance.path}: missing, the manifest lists it; is the root right?")
         if not utterance.sha256:

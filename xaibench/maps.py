@@ -122,6 +122,8 @@ def kept_pairs(run: Path, utterance: str) -> list[str]:
     Raises RunError when there is none, with those that there are.
     """
     run = Path(run)
+    if not run.is_dir():
+        raise RunError(f"{run}: no such folder; expected the --out of `xaibench run --keep-maps`")
     stems = sorted({path.name.removesuffix(SUFFIX) for path in (run / "maps").glob(f"*/*/*/*{SUFFIX}")})
     pairs = ["/".join(unquote(part) for part in stem.rsplit("__", 1)) for stem in stems]
     if not pairs:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,10 @@ class TrainSpec:
     frequency_mask: int = 25  # bins, longest of two masks
     bfloat16: bool = True  # autocast of the convolutions while training (scores are always float32)
 
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_pairs) < 1:
+            raise RunError(f"epochs and batch_pairs must be at least 1, got {self.epochs} and {self.batch_pairs}")
+
 
 class Excerpts:
     """All training audio in memory (16 bit), at every speed, as `{source: [{vocoder: (N,)} per speed]}`."""
@@ -59,18 +64,30 @@ class Excerpts:
     def __init__(self, corpora: Sequence[Corpus], speeds: Sequence[float], weights: Mapping[str, float]) -> None:
         self.weights = weights
         self.audio: dict[str, list[dict[str, np.ndarray]]] = {}
+        held_out = _held_out(corpora)
         for corpus in corpora:
             for u in corpus.utterances:
-                if u.split != "train" or u.vocoder in corpus.held_out:
+                if u.split != "train" or u.vocoder in held_out:
                     continue
                 samples = audio.read(u.path, sample_rate=corpus.sample_rate)
                 variants = self.audio.setdefault(u.source, [{} for _ in speeds])
+                if u.vocoder in variants[0]:
+                    raise RunError(f"{corpus.name}: a data set before it has {u.vocoder} of {u.source!r}, too; rename one")
                 for variant, speed in zip(variants, speeds, strict=True):
                     changed = audio.resample(samples, round(corpus.sample_rate * speed), corpus.sample_rate)
                     variant[u.vocoder] = np.round(np.clip(changed, -1, 1) * 32767).astype(np.int16)
-        self.sources = sorted(self.audio)
+        self.sources = sorted(s for s, (first, *_) in self.audio.items() if "bonafide" in first and len(first) > 1)
         if not self.sources:
-            raise RunError(f"no training utterances in {', '.join(c.name for c in corpora)}; expected a split named train")
+            raise RunError(
+                f"no training pairs in {', '.join(c.name for c in corpora)}; expected a split named train with vocoded "
+                f"twins that are not held out"
+            )
+        vocoders = {v for variants in self.audio.values() for v in variants[0]} - {"bonafide"}
+        stray = sorted(set(weights) - vocoders)
+        if stray:
+            raise RunError(
+                f"weights are set for {', '.join(stray)}; the vocoders to train on are {', '.join(sorted(vocoders))}"
+            )
 
     def batch(self, sources: Sequence[str], n_samples: int, draw: np.random.Generator) -> np.ndarray:
         """Waveforms `(2 * len(sources), n_samples)`: all bona fide halves, then their vocoded twins."""
@@ -114,7 +131,10 @@ def augment_tap(z: Tensor, deviation: Tensor, spec: TrainSpec, draw: torch.Gener
 
 
 def error_rates(table: pd.DataFrame, held_out: Sequence[str]) -> dict[str, float]:
-    """EER per vocoder, `pooled` (every vocoder) and `pooled-seen` (without the held-out ones), shares in [0, 1]."""
+    """EER per vocoder, `pooled` (every vocoder) and `pooled-seen` (without the held-out ones), shares in [0, 1].
+
+    Raises XaibenchError unless `table` (columns vocoder, score) holds finite scores of both classes.
+    """
     bonafide = table.loc[table.vocoder == "bonafide", "score"]
     fake = table[table.vocoder != "bonafide"]
     rates = {str(v): equal_error_rate(bonafide, g.score) for v, g in fake.groupby("vocoder")}
@@ -125,17 +145,41 @@ def error_rates(table: pd.DataFrame, held_out: Sequence[str]) -> dict[str, float
     return rates
 
 
+def _held_out(corpora: Sequence[Corpus]) -> list[str]:
+    """What one data set holds out is held out of all."""
+    return sorted({v for c in corpora for v in c.held_out})
+
+
+def _check_corpora(corpora: Sequence[Corpus], sample_rate: int) -> None:
+    """What would only be found out after an epoch, or after all of them."""
+    for corpus in corpora:
+        if corpus.sample_rate != sample_rate:
+            raise RunError(
+                f"{corpus.name} is sampled at {corpus.sample_rate} Hz, the countermeasure works at {sample_rate} Hz"
+            )
+        for split in ("dev", "eval"):
+            classes = {u.bonafide for u in corpus.utterances if u.split == split}
+            if len(classes) == 1:
+                what = "bona fide" if classes == {True} else "vocoded"
+                raise RunError(
+                    f"{corpus.name}: only {what} utterances in its split {split}; an error rate needs both classes"
+                )
+    held_out = _held_out(corpora)
+    judges = {u.bonafide for c in corpora for u in c.utterances if u.split == "dev" and u.vocoder not in held_out}
+    if len(judges) < 2:
+        raise RunError(
+            f"{', '.join(c.name for c in corpora)}: no dev split with bona fide and vocoded utterances, held-out vocoders "
+            f"aside; it chooses the epoch"
+        )
+
+
 def evaluate(
     model: nn.Module, corpora: Sequence[Corpus], split: str, *, device: str = "cpu", held_out: bool = True
 ) -> pd.DataFrame:
     """Score every utterance of a split: columns dataset, utterance, speaker, vocoder, score. `model` in eval()."""
     model.eval()
-    chosen = [
-        (c, u)
-        for c in corpora
-        for u in c.utterances
-        if u.split == split and (held_out or u.vocoder not in c.held_out)
-    ]  # fmt: skip
+    hidden = () if held_out else _held_out(corpora)
+    chosen = [(c, u) for c in corpora for u in c.utterances if u.split == split and u.vocoder not in hidden]
     scores = score_recordings(model, [audio.read(u.path, sample_rate=c.sample_rate) for c, u in chosen], device=device)
     return pd.DataFrame(
         [(c.name, u.source, u.speaker, u.vocoder, s) for (c, u), s in zip(chosen, scores, strict=True)],
@@ -154,17 +198,27 @@ def train(
 ) -> Path:
     """Train and write `out/NAME.safetensors` with its card `out/NAME.json`, `history.csv` and `scores.csv`.
 
-    Every epoch ends with a checkpoint in `out/last.pt`; calling again continues there. Raises RunError when `out` holds
-    a training with another spec. `report` gets one dictionary an epoch.
+    Every epoch ends with a checkpoint in `out/last.pt`; calling again continues there. `report` gets one dictionary an
+    epoch. Raises RunError when `out` cannot be written or holds a training with another spec, for data that cannot be
+    trained on or judged (no training pairs, fewer than a batch, no dev split, one class only, another sample rate, two
+    data sets with one utterance), and for a loss that is not finite.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot write here ({error.strerror}); choose another --out") from error
     identity = {"countermeasure": recipe.name, "spec": asdict(spec), "data": {c.name: c.hash for c in corpora}}
     identity = json.loads(json.dumps(identity))
-    held_out = sorted({v for c in corpora for v in c.held_out})
+    held_out = _held_out(corpora)
     model = recipe.untrained(seed=spec.seed).to(device, memory_format=torch.channels_last)
+    _check_corpora(corpora, model.sample_rate)
     excerpts = Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
     steps = len(excerpts.sources) // spec.batch_pairs
+    if steps < 1:
+        raise RunError(
+            f"{len(excerpts.sources)} training utterances do not fill a batch; lower --batch-pairs {spec.batch_pairs}"
+        )
     _fit_normalisation(model, excerpts, spec)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(spec.average), use_buffers=True
@@ -191,8 +245,8 @@ def train(
         if best is None or line["dev_eer"] <= best["dev_eer"]:
             best = line
             save_weights(out / "best.safetensors", average.module)
-        _save(out / "last.pt", {"identity": identity, "history": history, "best": best}, parts)
         pd.DataFrame(history).to_csv(out / "history.csv", index=False)
+        _save(out / "last.pt", {"identity": identity, "history": history, "best": best}, parts)
         report(line)
     load_weights(model, out / "best.safetensors")
     return _publish(recipe, model, corpora, out, identity, best, held_out, device)
@@ -244,14 +298,20 @@ def _epoch(model, average, optimiser, schedule, excerpts, spec, epoch, device) -
 
 def _save(path: Path, facts: dict, parts: dict) -> None:
     scratch = path.with_suffix(".tmp")
-    torch.save({**facts, **{name: part.state_dict() for name, part in parts.items()}}, scratch)
-    os.replace(scratch, path)
+    try:
+        torch.save({**facts, **{name: part.state_dict() for name, part in parts.items()}}, scratch)
+        os.replace(scratch, path)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+        raise RunError(f"{path}: could not be written ({error}); the epoch before is safe, run again to continue") from error
 
 
 def _resume(path: Path, identity: dict, parts: dict) -> tuple[list[dict], dict | None]:
     if not path.exists():
         return [], None
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); remove it to train from the start") from error
     if state["identity"] != identity:
         differ = sorted(k for k in identity if state["identity"].get(k) != identity[k])
         raise RunError(f"{path}: holds a training with another {', '.join(differ)}; choose another --out, or remove it")
@@ -270,7 +330,7 @@ def _publish(recipe, model, corpora, out, identity, best, held_out, device) -> P
         tables.append(table.assign(split=split))
     table = pd.concat(tables)
     table.to_csv(out / "scores.csv", index=False)
-    trained = [u for c in corpora for u in c.utterances if u.split == "train" and u.vocoder not in c.held_out]
+    trained = [u for c in corpora for u in c.utterances if u.split == "train" and u.vocoder not in held_out]
     card = {
         "name": recipe.name,
         "paper": recipe.paper,

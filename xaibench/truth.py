@@ -107,6 +107,9 @@ def top_share(values: Tensor, valid: Tensor, share: float) -> Tensor:
 def truth(spoof: Tensor, bonafide: Tensor, *, grid: Grid, band: tuple[float, float], spec: TruthSpec = TruthSpec()) -> Truth:
     """The truth of pairs. Waveforms `(B, N)` twice, aligned and of equal length; `band` in Hz is the corpus' valid band.
 
+    A cell that did not change (D = 0, as in shared digital silence) is never in the region: that of identical twins is
+    empty, and scores against it are undefined, instead of being those of arbitrary cells.
+
     Raises XaibenchError for pairs of different lengths.
 
     >>> x = torch.randn(2, 8_000)
@@ -120,4 +123,5 @@ def truth(spoof: Tensor, bonafide: Tensor, *, grid: Grid, band: tuple[float, flo
     inside = torch.from_numpy(np.asarray(grid.band(*band))).to(values.device)
     valid = inside[:, None].expand(values.shape[1:]).contiguous()
     values = values * valid
-    return Truth(values=values, region=top_share(values, valid, spec.share), valid=valid, name=spec.name)
+    region = top_share(values, valid, spec.share) & (values > 0)
+    return Truth(values=values, region=region, valid=valid, name=spec.name)

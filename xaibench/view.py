@@ -74,7 +74,7 @@ class View:
     inputs:     `(B, C, F, T)`, the explained tensor of the vocoded utterances.
     axes:       frequency and time axis of `inputs`.
     fills:      name -> tensor broadcastable to `inputs`; of `inputs`' four dimensions if it differs between utterances.
-    references: `(R, C, F, T)`, bona fide utterances of the data set's training (or dev) split.
+    references: `(R, C, F, T)`, bona fide utterances of the data set's training (or dev) split; R is 0 where it has neither.
     layers:     dotted names, within `model`, of its two-dimensional layers from input to output.
     ids, seed:  one name an utterance; together with the seed they fix every random draw.
     offers:     which of `xaibench.protocols.NEEDS` this view can serve.
@@ -112,7 +112,8 @@ class View:
         missing = sorted(needs - self.offers)
         if missing:
             reasons = "; ".join(f"{m} ({NEEDS.get(m, 'unknown')})" for m in missing)
-            raise Unsupported(f"{what} needs what the {self.route} route of this countermeasure lacks: {reasons}")
+            data = " (has the data set a train or dev split?)" if {"references", "prior"} & set(missing) else ""
+            raise Unsupported(f"{what} needs what the {self.route} route of this countermeasure lacks: {reasons}{data}")
 
     def private_model(self) -> nn.Module:
         """A deep copy for libraries that patch, hook or set attributes on modules."""
@@ -214,7 +215,8 @@ def native_view(
     model = model.to(spoof.device).eval()
     frontend = cm.frontend.to(spoof.device).eval()
     with torch.no_grad():
-        inputs, twin, refs = frontend(spoof), frontend(bonafide), frontend(references)
+        inputs, twin = frontend(spoof), frontend(bonafide)
+        refs = frontend(references) if len(references) else inputs[:0]  # many operations refuse an empty batch
         silence = frontend(torch.zeros_like(spoof[:1]))
     if inputs.ndim != 4:
         raise XaibenchError(f"the tap must be (B, C, F, T), got {tuple(inputs.shape)}; use --route grid")
@@ -246,11 +248,13 @@ def grid_view(
         spectrum = grid.stft(waveform)
         return torch.stack([spectrum.real, spectrum.imag], dim=1)
 
-    inputs, twin, refs = parts(spoof), parts(bonafide), parts(references)
-    magnitude = inputs.square().sum(1, keepdim=True).sqrt()
-    level = refs.square().sum(1, keepdim=True).clamp_min(1e-20).log().mean(dim=(0, 3), keepdim=True).div(2).exp()
-    mean = inputs / magnitude.clamp_min(1e-10) * level
-    fills = {"silence": torch.zeros_like(inputs[:1]), "mean": mean, "twin": twin}
+    inputs, twin = parts(spoof), parts(bonafide)
+    refs = parts(references) if len(references) else inputs[:0]  # torch.stft refuses an empty batch
+    fills = {"silence": torch.zeros_like(inputs[:1]), "twin": twin}
+    if len(refs):  # there is no mean of no references
+        magnitude = inputs.square().sum(1, keepdim=True).sqrt()
+        level = refs.square().sum(1, keepdim=True).clamp_min(1e-20).log().mean(dim=(0, 3), keepdim=True).div(2).exp()
+        fills["mean"] = inputs / magnitude.clamp_min(1e-10) * level
     axes = grid.frequency, grid.time(n_samples)
     return _view(cm, "grid", model, inputs, axes, fills, refs, ids, modules=False, facts=facts)
 
@@ -258,7 +262,8 @@ def grid_view(
 def _view(cm, route, model, inputs, axes, fills, references, ids, *, modules, facts) -> View:
     names = {id(module): name for name, module in model.named_modules()}
     layers = tuple(names[id(layer)] for layer in cm.layers.values() if id(layer) in names)  # in the declared order
-    offers = {"gradients", "references", "twin"}
+    offers = {"gradients", "twin"}
+    offers |= {"references"} if len(references) else set()
     offers |= {"layers"} if layers else set()
     offers |= {"modules"} if modules else set()
     offers |= {need for need in ("truth", "prior") if facts.get(need) is not None}

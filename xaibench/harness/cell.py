@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import Undefined, Unsupported, XaibenchError
-from xaibench.harness.plan import Chunk
+from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.evidence import Evidence
 from xaibench.project import project
@@ -29,6 +29,13 @@ class Explained:
     on_view: Tensor
     seconds: float  # an utterance
     warnings: tuple[str, ...] = ()
+
+    def select(self, index: int) -> Explained:
+        """The map of one utterance."""
+        one = slice(index, index + 1)
+        return replace(
+            self, on_grid=replace(self.on_grid, values=self.on_grid.values[one]), on_view=self.on_view[one]
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,21 +86,23 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
     """
     if void:
         return Outcome(tuple(_row(bench, chunk, run, i, m, status="void", note=void) for i, m in _cells(chunk)))
+    made = None
     try:
         prepared = bench.prepare(chunk.countermeasure, chunk.route, chunk.pairs)
         made = explained or explain(bench, prepared, chunk.attributor)
     except Unsupported as reason:
         return _all(bench, chunk, run, "unsupported", str(reason))
     except Undefined as reason:
-        return _all(bench, chunk, run, "undefined", str(reason))
+        if len(chunk.pairs) == 1:
+            return _all(bench, chunk, run, "undefined", str(reason))
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises costs its own cells only
-        if len(chunk.pairs) > 1:  # find out whose fault it is: one utterance at a time
-            parts = [run_chunk(bench, single, run) for single in _singles(chunk)]
-            return _merge(parts)
-        return replace(
-            _all(bench, chunk, run, "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"),
-            error=traceback.format_exc(),
-        )
+        bench.forget(chunk.countermeasure)  # the method may have stopped half-way through changing it
+        if len(chunk.pairs) == 1:
+            return replace(_all(bench, chunk, run, "failed", _sentence(error)), error=traceback.format_exc())
+    if made is None:
+        # One utterance at a time, to find out whose fault it is. Not within the except block: the exception holds the
+        # batch's tensors, and after running out of memory they must be gone first.
+        return _merge([run_chunk(bench, single, run) for single in _singles(chunk)])
     evidence = Evidence(attribution=made.on_grid, on_view=made.on_view, truth=prepared.truth, probe=prepared.probe)
     rows, errors = [], []
     for name in chunk.metrics:
@@ -108,8 +117,15 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
             except Unsupported as reason:
                 status, note = "unsupported", str(reason)
             except Exception as error:  # noqa: BLE001 - as above
-                status, note = "failed", f"{type(error).__name__}: {error}"
-                errors.append(traceback.format_exc())
+                status, note = "failed", _sentence(error)
+                if len(chunk.pairs) == 1:
+                    errors.append(traceback.format_exc())
+        if status == "failed" and len(chunk.pairs) > 1:
+            for single, index in zip(_singles(chunk, name), range(len(chunk.pairs)), strict=True):
+                alone = run_chunk(bench, single, run, explained=made.select(index))
+                rows += alone.rows
+                errors += [alone.error] if alone.error else []
+            continue
         for index in range(len(chunk.pairs)):
             value = math.nan if values is None else values[index]
             undefined = status == "ok" and math.isnan(value)
@@ -149,10 +165,16 @@ def _all(bench: Workbench, chunk: Chunk, run: str, status: str, note: str) -> Ou
     return Outcome(tuple(_row(bench, chunk, run, i, m, status=status, note=note) for i, m in _cells(chunk)))
 
 
-def _singles(chunk: Chunk) -> list[Chunk]:
+def _singles(chunk: Chunk, *metrics: str) -> list[Chunk]:
+    """The chunk's utterances one by one, for all its metrics or for those named."""
     return [
-        replace(chunk, pairs=(p,), fingerprints=(f,)) for p, f in zip(chunk.pairs, chunk.fingerprints, strict=True)
-    ]  # fmt: skip
+        replace(chunk, pairs=(p,), fingerprints=(f,), metrics=metrics or chunk.metrics)
+        for p, f in zip(chunk.pairs, chunk.fingerprints, strict=True)
+    ]
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _merge(parts: Sequence[Outcome]) -> Outcome:
@@ -184,5 +206,5 @@ def _row(
         status=status,
         seconds=seconds,
         note=note,
-        fingerprint=chunk.fingerprints[index],
+        fingerprint=cell_fingerprint(chunk.fingerprints[index], metric),
     )

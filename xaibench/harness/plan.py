@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import xaibench
+from xaibench import registry
 from xaibench.errors import RunError
 from xaibench.harness.spec import RunSpec
 from xaibench.manifest import pairs
+from xaibench.metrics import catalog
 from xaibench.protocols import Corpus
 from xaibench.types import Pair, Utterance
 
@@ -80,7 +82,7 @@ def _splits(corpus: Corpus) -> str:
 def reference_pairs(corpus: Corpus, *, most: int) -> list[Pair]:
     """Pairs of the training split (dev where there is none), never of a held-out vocoder: references and the prior."""
     for split in ("train", "dev"):
-        if any(u.split == split for u in corpus.utterances):
+        if any(u.split == split and not u.bonafide for u in corpus.utterances):
             chosen = [p for p in ordered_pairs(corpus, split) if p.spoof.vocoder not in corpus.held_out]
             return chosen[:most]
     return []
@@ -102,6 +104,7 @@ def source_hash(package: str) -> str:
         return hashlib.sha256(origin.read_bytes()).hexdigest() if origin and origin.is_file() else "unknown"
     silent = {
         "cli.py", "figures.py", "stats.py", "maps.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py",
+        "missing.py",
     }  # fmt: skip
     digest = hashlib.sha256()
     root = Path(next(iter(spec.submodule_search_locations)))
@@ -127,3 +130,11 @@ def fingerprint(spec: RunSpec, pair: Pair, facts: Mapping[str, Any]) -> str:
         **facts,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def cell_fingerprint(pair: str, metric: str) -> str:
+    """The fingerprint of a cell, from its pair's: the same for our metrics, and that with the source of a plugin's."""
+    if metric in catalog.METRICS:
+        return pair
+    source = source_hash(registry.find("metrics", metric).entry.module.partition(".")[0])
+    return hashlib.sha256(f"{pair}{source}".encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from xaibench.errors import Undefined, Unsupported
 from xaibench.harness.cell import Explained, explain
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.detection import equal_error_rate
+from xaibench.project import project
 from xaibench.protocols import Attributor
 from xaibench.scoring import score_recordings
 from xaibench.types import Pair
@@ -35,27 +37,36 @@ CUT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Verdict:
-    """`void` is empty when all is well; `measured` holds the numbers behind the checks, `warnings` what libraries said."""
+    """`void` is empty when all is well; `measured` holds the numbers behind the checks, `warnings` what libraries said.
+
+    `unchecked` says why a method that raised was not judged; `changed`, that it left the countermeasure changed.
+    """
 
     void: str = ""
     measured: dict[str, float] | None = None
     warnings: tuple[str, ...] = ()
     unchecked: str = ""
+    changed: bool = False
 
 
-def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) -> tuple[str, float]:
-    """Class order and tap of a countermeasure. Returns the sentence (empty = well) and its EER, pooled over the pairs."""
+def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) -> tuple[str, float | None]:
+    """Class order and tap of a countermeasure. Returns the sentence (empty = well) and its EER, pooled over the pairs.
+
+    The EER is None for scores that are not finite.
+    """
     cm = bench.countermeasure(name).module
     files = list({u.path: u for p in chosen for u in (p.bonafide, p.spoof)}.values())
     recordings = [audio.read(u.path, sample_rate=bench.corpus.sample_rate) for u in files]
     scores = score_recordings(cm, recordings, device=bench.device, batch_size=bench.batch_size)
+    if not np.isfinite(scores).all():
+        return f"it gives NaN or infinity as the score of {np.count_nonzero(~np.isfinite(scores))} utterances", None
     eer = equal_error_rate(
         [s for s, u in zip(scores, files, strict=True) if u.bonafide],
         [s for s, u in zip(scores, files, strict=True) if not u.bonafide],
     )
     if eer > 0.5:
         return f"its EER on these utterances is {eer:.0%}: are the classes {list(cm.classes)} in the right order?", eer
-    _, fake = bench.waveforms(chosen[:2], cm.n_samples)
+    fake = torch.from_numpy(np.stack([audio.fit(r, cm.n_samples) for r in recordings[:2]])).to(bench.device)
     with torch.no_grad():
         whole, cut = cm(fake), cm.backend(cm.frontend(fake))
     gap = float((whole - cut).abs().max() / whole.abs().max().clamp_min(1e-12))
@@ -65,31 +76,38 @@ def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) ->
 
 
 def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[Verdict, Explained | None]:
-    """Run a method on a batch and judge it. Also returns the maps, so that the run need not make them again."""
+    """Run a method on a batch and judge it. Also returns the maps, so that the run need not make them again.
+
+    A countermeasure that the method changed is not usable afterwards: call `bench.forget` for a verdict with `changed`.
+    """
     attributor = bench.attributor(attributor_name)
     before = _state(prepared.view.model)
     generator = torch.random.get_rng_state()
+    unchecked, change, batch = "", None, None
     try:
         batch = explain(bench, prepared, attributor_name)
-        alone = attributor(bench.view_for(_first(prepared), attributor)).values.detach()
+        alone = explain(bench, _first(prepared), attributor_name).on_view
+        if attributor.class_specific and not attributor.control and bool(alone.any()):
+            change = _target_gap(bench, prepared, attributor, alone)
     except (Unsupported, Undefined) as reason:
-        return Verdict(unchecked=str(reason)), None
+        unchecked = str(reason)
     except Exception as error:  # noqa: BLE001 - the cells will say `failed`, with the traceback
-        return Verdict(unchecked=f"{type(error).__name__}: {error}"), None
+        unchecked = f"{type(error).__name__}: {error}"
+    changed = _state(prepared.view.model) != before
+    problems = ["it changed the countermeasure's weights, mode, gradients or hooks"] if changed else []
+    if unchecked:
+        return Verdict("; ".join(problems), unchecked=unchecked, changed=changed), None
     measured: dict[str, float] = {}
-    problems: list[str] = []
-    if _state(prepared.view.model) != before:
-        problems.append("it changed the countermeasure's weights, mode, gradients or hooks")
     if not torch.equal(torch.random.get_rng_state(), generator):
         problems.append("it consumed random numbers outside its own seed")
     measured["batch_gap"] = gap = _gap(batch.on_view[:1], alone)
-    if gap > BATCH_TOLERANCE:
+    if not gap <= BATCH_TOLERANCE:
         problems.append(
             f"an utterance explained alone and in a batch differ by {gap:.1%} of the largest value: the method mixes "
             f"utterances, or is random and not seeded"
         )
-    if attributor.class_specific and not attributor.control and bool(alone.any()):
-        measured["target_gap"] = change = _target_gap(bench, prepared, attributor, alone)
+    if change is not None:
+        measured["target_gap"] = change
         if change < 1e-6:
             problems.append("its map does not depend on which class is explained, though it says so")
     baseline = attributor.options.get("baseline", attributor.options.get("fill"))
@@ -97,11 +115,11 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
         measured["completeness_gap"] = gap = _completeness_gap(prepared, batch.on_view, str(baseline))
         if gap > COMPLETENESS_TOLERANCE:
             problems.append(f"it declares completeness, but its sum misses the score difference by {gap:.0%} (median)")
-    return Verdict("; ".join(problems), measured, batch.warnings), batch
+    return Verdict("; ".join(problems), measured, batch.warnings, changed=changed), batch
 
 
 def _first(prepared: Prepared) -> Prepared:
-    return replace(prepared, view=prepared.view.select([0]))
+    return replace(prepared, view=prepared.view.select([0]))  # its truth keeps the batch: only its axes are read
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
@@ -111,7 +129,7 @@ def _gap(a: Tensor, b: Tensor) -> float:
 def _target_gap(bench: Workbench, prepared: Prepared, attributor: Attributor, alone: Tensor) -> float:
     """How much the map changes when the other class is explained."""
     view = bench.view_for(_first(prepared), attributor)
-    return _gap(alone, attributor(opposite(view)).values.detach())
+    return _gap(alone, project(attributor(opposite(view)), *view.axes).values.detach())
 
 
 def opposite(view: View) -> View:

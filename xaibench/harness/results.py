@@ -5,7 +5,7 @@ RUN/rows/CM/ROUTE-TRUTH/ATTRIBUTOR/*.parquet       the long table, one file a ch
 RUN/preflight/*.json                               the verdict on every countermeasure x attributor
 RUN/maps/...                                       with --keep-maps, see xaibench.maps
 RUN/errors/*.txt                                   tracebacks of failed cells
-RUN/stale/                                         rows whose fingerprint no longer holds; kept, not read
+RUN/stale/                                         rows and maps whose fingerprint no longer holds; kept, not read
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ class Store:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise RunError(f"{self.path}: another process is running in this folder; wait for it") from error
+            except OSError as error:
+                raise RunError(f"{self.path}: this file system cannot lock files ({error.strerror}); use another") from error
             shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed process left half-written
             self._scratch.mkdir()
             try:
@@ -114,12 +116,20 @@ class Store:
         return pd.concat(parts, ignore_index=True)
 
     def retire(self, files: Sequence[str]) -> None:
-        """Move row files whose fingerprint no longer holds to `stale/`: kept for the record, out of every table."""
+        """Move files that no longer hold to `stale/`: kept for the record, out of every table and picture."""
         for name in files:
             source = Path(name)
-            target = self.path / "stale" / source.relative_to(self.rows)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
+            target = self.path / "stale" / source.relative_to(self.path)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(source, target)
+            except OSError as error:
+                raise RunError(f"{source}: could not be moved to {target} ({error.strerror}); run again") from error
+
+
+def plain(value: Any) -> Any:
+    """A value as it comes back from a JSON file: tuples as lists, paths as text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def safe(name: str) -> str:

@@ -7,34 +7,34 @@ utterances to a folder computes only what is new.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from xaibench import maps, registry
-from xaibench.errors import RunError
+from xaibench.errors import AudioError, RunError
 from xaibench.harness.cell import Explained, Outcome, run_chunk
 from xaibench.harness.device import tune_allocator
 from xaibench.harness.engine import InProcess, completed
 from xaibench.harness.environment import environment
-from xaibench.harness.plan import Chunk, batches, fingerprint, ordered_pairs
-from xaibench.harness.preflight import check, check_countermeasure
-from xaibench.harness.results import Store, safe
+from xaibench.harness.missing import missing_chunks, retire_stale
+from xaibench.harness.plan import Chunk, batches, fingerprint, ordered_pairs, reference_pairs, source_hash
+from xaibench.harness.preflight import Verdict, check, check_countermeasure
+from xaibench.harness.results import Store, plain, safe
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import Workbench
+from xaibench.harness.workbench import PRIOR_PAIRS, Prepared, Workbench
 from xaibench.manifest import verify
 from xaibench.types import Pair
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a run, for a progress bar. `cells` counts rows; `total` is of this invocation."""
+    """One step of a run, for a progress bar. `cells` counts rows (maps, where only those are missing) of this invocation."""
 
     phase: str  # "verify" | "preflight" | "cells"
     done: int
@@ -82,48 +82,51 @@ def run(
     chosen = every[: spec.pairs]
     problems: list[str] = []
     with Store(out).locked() as store:
-        _identify(store, spec, bench)
-        _verify([*chosen, *every[:EER_PAIRS]], report)
-        stamp = _stamp(spec, bench, chosen, every[:EER_PAIRS], store.read_json("run.json"))
-        store.write_json("run.json", stamp)
+        before = store.read_json("run.json")
+        _identify(store, spec, bench, before)
+        _verify([*chosen, *every[:EER_PAIRS], *reference_pairs(bench.corpus, most=PRIOR_PAIRS)], report)
+        stamp = _stamp(spec, bench, chosen, every[:EER_PAIRS], before)
         broken = {name: facts["void"] for name, facts in stamp["countermeasures"].items() if facts["void"]}
         problems += [f"void: every method on {name}: {why}" for name, why in broken.items()]
         verdicts = Verdicts(store, bench, chosen, broken, problems)
-        have = store.read_rows()
-        chunks = list(missing_chunks(spec, bench, chosen, have, store, problems))
-        total = sum(len(c.pairs) * len(c.metrics) for c in chunks)
-        made = 0
+        have = retire_stale(spec, bench, every, store, before or {}, stamp, problems)
+        chunks = list(missing_chunks(spec, bench, chosen, have, store.path))
+        if chunks or before is None:  # a run that finds nothing to do leaves the record of the one that did
+            store.write_json("run.json", stamp)
+        without_rows = sum(len(c.pairs) for c in chunks if not c.metrics)
+        if without_rows:
+            problems.append(f"{without_rows} maps are made again to be kept: their rows were finished without --keep-maps")
+        total = sum(_size(c) for c in chunks)
+        made = steps = 0
         statuses: dict[str, int] = {}
         work = partial(_work, bench, spec, verdicts, store.path.name)
         report(Progress("cells", 0, total))
         for chunk, outcome in completed(executor or InProcess(), work, chunks):
             _keep(store, spec, chunk, outcome)
             made += len(outcome.rows)
+            steps += _size(chunk)
             for row in outcome.rows:
                 statuses[row.status] = statuses.get(row.status, 0) + 1
-            report(Progress("cells", made, total, f"{chunk.countermeasure} {chunk.attributor}"))
-        kept = len(have) if made == 0 else len(store.read_rows()) - made
-    return Summary(store.path, made, kept, time.perf_counter() - started, statuses, tuple(dict.fromkeys(problems)))
+            report(Progress("cells", steps, total, f"{chunk.countermeasure} {chunk.attributor}"))
+    return Summary(store.path, made, len(have), time.perf_counter() - started, statuses, tuple(dict.fromkeys(problems)))
 
 
-def _identify(store: Store, spec: RunSpec, bench: Workbench) -> None:
+def _size(chunk: Chunk) -> int:
+    """Steps of the progress bar: its rows, or its maps where only those are missing."""
+    return len(chunk.pairs) * max(len(chunk.metrics), 1)
+
+
+def _identify(store: Store, spec: RunSpec, bench: Workbench, before: dict[str, Any] | None) -> None:
     """Refuse to continue a folder that holds another run."""
-    before = store.read_json("run.json")
     if before is None:
         if store.rows.exists():
             raise RunError(f"{store.path}: holds rows but no run.json; choose another --out")
         return
     now = {**spec.identity(), "dataset_hash": bench.corpus.hash}
     then = before.get("identity", {})
-    differ = [f"{k}: {then.get(k)} there, {v} now" for k, v in _plain(now).items() if then.get(k) != v]
+    differ = [f"{k}: {then.get(k)} there, {v} now" for k, v in plain(now).items() if then.get(k) != v]
     if differ:
         raise RunError(f"{store.path}: holds another run ({'; '.join(differ)}); choose another --out")
-
-
-def _plain(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value, default=str))
 
 
 def _verify(chosen: list[Pair], report: Report) -> None:
@@ -136,29 +139,38 @@ def _verify(chosen: list[Pair], report: Report) -> None:
 def _stamp(
     spec: RunSpec, bench: Workbench, chosen: list[Pair], judged: list[Pair], before: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What run.json says. Countermeasures of earlier invocations in the same folder stay on record."""
-    corpus = bench.corpus
-    cms: dict[str, Any] = dict((before or {}).get("countermeasures", {}))
+    """What run.json says. What earlier invocations in the same folder left there stays on record.
+
+    `spec` and `environment` are of the last invocation that computed something, `earlier` holds those before it.
+    """
+    corpus, before = bench.corpus, before or {}
+    cms: dict[str, Any] = dict(before.get("countermeasures", {}))
     for name in spec.countermeasures:
         loaded = bench.countermeasure(name)
         known = cms.get(name, {})
-        if known.get("weights") == loaded.weights and known.get("eer_pairs") == len(judged):
+        package = registry.find("countermeasures", name).entry.module.partition(".")[0]
+        source = [source_hash(package), source_hash("xaibench")]
+        facts = {"weights": loaded.weights, "source": source, "eer_pairs": len(judged)}
+        if all(known.get(fact) == value for fact, value in facts.items()):
             sentence, eer = known["void"], known["eer"]
         else:
             sentence, eer = check_countermeasure(bench, name, judged)
         cms[name] = {
-            "card": loaded.card, "weights": loaded.weights, "checkpoint": loaded.checkpoint.name, "eer": eer,
-            "eer_pairs": len(judged), "route": bench.route(name), "void": sentence,
+            **facts, "card": loaded.card, "checkpoint": loaded.checkpoint.name, "eer": eer, "route": bench.route(name),
+            "void": sentence,
         }  # fmt: skip
-    origins = {}
+    now = plain({"spec": spec.record(), "environment": environment(bench.device)})
+    earlier = [*before.get("earlier", []), *([{k: before[k] for k in now}] if before else [])]
+    origins = dict(before.get("origins", {}))
     for group, names in (("countermeasures", spec.countermeasures), ("attributors", spec.attributors)):
         for name in names:
             plugin = registry.find(group, name)
             origins[f"{group}/{name}"] = f"{plugin.distribution} {plugin.version}"
     return {
         "identity": {**spec.identity(), "dataset_hash": corpus.hash},
-        "spec": spec.record(),
-        "environment": environment(bench.device),
+        **now,
+        "earlier": [e for i, e in enumerate(earlier) if e != now and e not in earlier[:i]],
+        "truths": {**before.get("truths", {}), spec.truth.name: asdict(spec.truth)},
         "countermeasures": cms,
         "dataset": {
             "name": corpus.name, "hash": corpus.hash, "licence": corpus.licence, "citation": corpus.citation,
@@ -196,16 +208,35 @@ class Verdicts:
 
     def _verdict(self, countermeasure: str, route: str, attributor: str, chunk: Chunk) -> str:
         name = f"preflight/{safe(countermeasure)}-{route}-{safe(attributor)}.json"
-        facts = fingerprint(self.bench.spec, self.first[0], self.bench.facts(countermeasure, route, attributor))
+        facts = {
+            "fingerprint": fingerprint(self.bench.spec, self.first[0], self.bench.facts(countermeasure, route, attributor)),
+            "pairs": [p.id for p in self.first],  # a method that mixes utterances is caught by a batch, not by one
+        }
         known = self.store.read_json(name)
-        if known is not None and known["fingerprint"] == facts:
+        if known is not None and not known["unchecked"] and all(known.get(k) == v for k, v in facts.items()):
             return known["void"]
-        prepared = self.bench.prepare(countermeasure, route, self.first)
-        verdict, explained = check(self.bench, prepared, attributor)
-        if explained is not None and chunk.pairs == self.first:
-            self.explained[(countermeasure, route, attributor)] = explained
-        self.store.write_json(name, {"fingerprint": facts, **asdict(verdict)})
+        explained = None
+        try:
+            prepared, pairs = self._prepare(countermeasure, route)
+        except Exception as error:  # noqa: BLE001 - the cells will say `failed`, with the traceback
+            verdict = Verdict(unchecked=f"{type(error).__name__}: {error}")
+        else:
+            verdict, explained = check(self.bench, prepared, attributor)
+            if explained is not None and chunk.pairs == pairs:
+                self.explained[(countermeasure, route, attributor)] = explained
+        if verdict.changed:
+            self.bench.forget(countermeasure)
+        self.store.write_json(name, {**facts, **asdict(verdict)})
         return verdict.void
+
+    def _prepare(self, countermeasure: str, route: str) -> tuple[Prepared, tuple[Pair, ...]]:
+        """The first batch, without the pairs whose files are wrong: these cost their own cells only."""
+        try:
+            return self.bench.prepare(countermeasure, route, self.first), self.first
+        except AudioError:
+            n_samples = self.bench.countermeasure(countermeasure).module.n_samples
+            pairs = tuple(p for p in self.first if self.bench.readable(p, n_samples))
+            return self.bench.prepare(countermeasure, route, pairs), pairs
 
     def maps(self, chunk: Chunk) -> Explained | None:
         """Maps that the preflight made of exactly this chunk's utterances; handed out once."""
@@ -217,56 +248,6 @@ class Verdicts:
 def _work(bench: Workbench, spec: RunSpec, verdicts: Verdicts, name: str, chunk: Chunk) -> Outcome:
     void = verdicts.void(chunk)
     return run_chunk(bench, chunk, name, void=void, explained=verdicts.maps(chunk))
-
-
-def missing_chunks(
-    spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd.DataFrame, store: Store, problems: list[str]
-) -> Iterator[Chunk]:
-    """Chunks for the cells that have no row yet, batch by batch, so that every method is on the board early.
-
-    Rows whose fingerprint no longer holds (other code, weights, options or versions) are moved to `stale/` first.
-    """
-    columns = ["countermeasure", "route", "attributor", "truth", "utterance", "vocoder", "metric"]
-    done = dict(zip(have[columns].itertuples(index=False, name=None), have.fingerprint, strict=True))
-    files = dict(zip(have[columns].itertuples(index=False, name=None), have.file, strict=True))
-    stale: set[str] = set()
-    wanted: list[tuple[int, str, str, str, tuple[Pair, ...], dict[str, str]]] = []
-    facts = {
-        (cm, a): bench.facts(cm, bench.route(cm), a) for cm in spec.countermeasures for a in spec.attributors
-    }  # fmt: skip
-    for cm in spec.countermeasures:
-        for number, batch in enumerate(batches(chosen, bench.batch_size)):
-            for attributor in spec.attributors:
-                prints = {p.id: fingerprint(spec, p, facts[cm, attributor]) for p in batch}
-                wanted.append((number, cm, bench.route(cm), attributor, batch, prints))
-                for pair in batch:
-                    for metric in spec.metrics:
-                        key = _key(spec, cm, bench.route(cm), attributor, pair, metric)
-                        if key in done and done[key] != prints[pair.id]:
-                            stale.add(files[key])
-    if stale:
-        store.retire(sorted(stale))
-        problems.append(
-            f"{len(stale)} row files were made by other code, weights, options or library versions; they are in "
-            f"{store.path / 'stale'} and their cells are computed again"
-        )
-    lost = {key for key, file in files.items() if file in stale}
-    for number, cm, route, attributor, batch, prints in wanted:
-        gaps: dict[tuple[str, ...], list[Pair]] = {}
-        for pair in batch:
-            keys = ((m, _key(spec, cm, route, attributor, pair, m)) for m in spec.metrics)
-            metrics = tuple(m for m, key in keys if key not in done or key in lost)
-            if metrics:
-                gaps.setdefault(metrics, []).append(pair)
-        for metrics, group in gaps.items():
-            yield Chunk(
-                countermeasure=cm, route=route, attributor=attributor, batch=number, pairs=tuple(group), metrics=metrics,
-                fingerprints=tuple(prints[p.id] for p in group),
-            )  # fmt: skip
-
-
-def _key(spec: RunSpec, cm: str, route: str, attributor: str, pair: Pair, metric: str) -> tuple[str, ...]:
-    return (cm, route, attributor, spec.truth.name, pair.spoof.source, pair.spoof.vocoder, metric)
 
 
 def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
@@ -283,7 +264,8 @@ def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
     if outcome.error:
         place = f"errors/{safe(chunk.countermeasure)}-{chunk.route}-{safe(chunk.attributor)}-{chunk.name}.txt"
         store.write_text(place, outcome.error)
-    store.write_rows(chunk, spec.truth.name, outcome.rows)
+    if outcome.rows:
+        store.write_rows(chunk, spec.truth.name, outcome.rows)
 
 
 def _metadata(spec: RunSpec, chunk: Chunk, pair: Pair) -> dict[str, str]:

@@ -44,6 +44,8 @@ class RunSpec:
         stray = sorted(set(self.options) - set(self.attributors))
         if stray:
             raise RunError(f"options are set for {', '.join(stray)}, which this run does not include")
+        if not self.metrics:
+            raise RunError("no metrics chosen; name some, `preset` or `all`")
         if self.limit is not None and self.limit < 1:
             raise RunError(f"limit must be at least 1, got {self.limit}")
         if self.checkpoint is not None and len(self.countermeasures) != 1:

@@ -113,6 +113,11 @@ class Workbench:
             parameter.requires_grad_(False)
         return Loaded(name, module, card, weights_hash(module), path)
 
+    def forget(self, countermeasure: str) -> None:
+        """Drop a countermeasure that a method may have changed, and every batch seen through it: made again when needed."""
+        for key in [k for k in self._kept if k[0] in ("cm", "batch") and k[1] == countermeasure]:
+            del self._kept[key]
+
     def attributor(self, name: str) -> Attributor:
         """The method of that name, with the options of the spec."""
         options = self.spec.options.get(name, {})
@@ -162,6 +167,14 @@ class Workbench:
             halves[1].append(audio.fit(fake, n_samples))
         real, fake = (torch.from_numpy(np.stack(half)).to(self.device) for half in halves)
         return real, fake
+
+    def readable(self, pair: Pair, n_samples: int) -> bool:
+        """Whether both halves can be read and are aligned."""
+        try:
+            self.waveforms([pair], n_samples)
+        except AudioError:
+            return False
+        return True
 
     def _training(self, n_samples: int) -> tuple[Tensor, Tensor | None]:
         """Bona fide references `(R, n_samples)` and the share of truth region per frequency `(F,)` of training pairs."""

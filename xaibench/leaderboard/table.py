@@ -172,11 +172,12 @@ def _row_files(run: Path) -> pd.DataFrame:
 
 
 def _with_run_columns(rows: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
+    stamps = [record, *record.get("earlier", [])]
     eers = {name: facts.get("eer") for name, facts in record.get("countermeasures", {}).items()}
     return rows.assign(
         eer=rows["countermeasure"].map(eers).astype(float),
         pairs=float(record.get("dataset", {}).get("pairs") or 0),
-        dirty=bool(record.get("environment", {}).get("git_dirty")),
+        dirty=any(stamp.get("environment", {}).get("git_dirty") for stamp in stamps),
     )
 
 
