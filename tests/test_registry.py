@@ -113,7 +113,7 @@ def test_two_packages_with_one_name_are_both_named(site):
 
 def test_an_entry_point_to_the_wrong_thing_says_what_was_expected(site):
     publish(site, "wrong-one", "wrong", "method = 3", {"attributors": {"wrong": "wrong:method"}})
-    with pytest.raises(PluginError, match="is a int, expected a Attributor"):
+    with pytest.raises(PluginError, match="is of type int, expected Attributor"):
         registry.load("attributors", "wrong")
 
 

@@ -130,7 +130,7 @@ def run(
         attributors=tuple(dict.fromkeys([*methods, *control_names()])),
         metrics=known_metrics(_split(metrics), preset),
         data=known_names("datasets", [data])[0][0],
-        root=root,
+        root=root.removeprefix(f"{data}=") if root else None,
         split=split,
         route=route,
         preset=preset,
@@ -227,7 +227,7 @@ def show(
 ) -> None:
     """Draw real, fake, the truth over the fake, and every method's map with its top 5 % (PNG).
 
-    `xaibench show results/demo --utt june_fr_001`
+    `xaibench show results/demo --utt june_fr_002`
     """
     from xaibench.figures import show_run
 
@@ -263,10 +263,7 @@ def train(
 
     tune_allocator()
     roots = dict(_assignment(r) for r in root or [])
-    corpora = [
-        registry.load("datasets", name).open(Path(roots[name]) if name in roots else None)
-        for name in known_names("datasets", _split(data))[0]
-    ]
+    corpora = [registry.open_corpus(name, roots.get(name)) for name in known_names("datasets", _split(data))[0]]
     recipe = registry.load("countermeasures", cm)
     folder = out or Path("results") / f"train-{cm}-seed{seed}"
     spec = TrainSpec(
@@ -349,9 +346,9 @@ def data_verify(
     """Compare every file with the manifest's sha256."""
     from xaibench.harness.workbench import known_names
     from xaibench.manifest import verify
-    from xaibench.registry import load
+    from xaibench.registry import open_corpus
 
-    corpus = load("datasets", known_names("datasets", [name])[0][0]).open(root)
+    corpus = open_corpus(known_names("datasets", [name])[0][0], root)
     print(f"{corpus.name}: {verify(corpus.utterances)} files agree with the manifest")
 
 
@@ -362,9 +359,9 @@ def data_info(
 ) -> None:
     """Show utterances, speakers and vocoders of every split, licence and citation."""
     from xaibench.harness.workbench import known_names
-    from xaibench.registry import load
+    from xaibench.registry import open_corpus
 
-    corpus = load("datasets", known_names("datasets", [name])[0][0]).open(root)
+    corpus = open_corpus(known_names("datasets", [name])[0][0], root)
     print(f"{corpus.name}: {corpus.sample_rate} Hz, valid band {corpus.valid_band[0]:g} to {corpus.valid_band[1]:g} Hz")
     for split in sorted({u.split for u in corpus.utterances}):
         part = [u for u in corpus.utterances if u.split == split]

@@ -77,7 +77,7 @@ def show_run(run: Path, utterance: str, out: Path) -> list[Path]:
 
     pairs = maps.kept_pairs(run, utterance)
     spec = _spec(Path(run))
-    corpus = registry.load("datasets", spec["data"]).open(Path(spec["root"]) if spec.get("root") else None)
+    corpus = registry.open_corpus(spec["data"], spec.get("root"))
     known = {pair.id: pair for pair in manifest.pairs(corpus, split=spec.get("split"))}
     paths = []
     for name in pairs:

@@ -20,8 +20,8 @@ from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
-from xaibench.errors import PluginError
-from xaibench.protocols import GROUPS, Attributor, Dataset, Metric, Vocoder
+from xaibench.errors import PluginError, XaibenchError
+from xaibench.protocols import GROUPS, Attributor, Corpus, Dataset, Metric, Vocoder
 
 _KINDS = {"attributors": Attributor, "datasets": Dataset, "metrics": Metric, "vocoders": Vocoder}
 
@@ -82,13 +82,29 @@ def load(group: str, name: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PluginError(f"{where} failed to import: {type(error).__name__}: {error}") from error
+        reason = next(iter(str(error).splitlines()), "")
+        raise PluginError(f"{where} failed to import: {type(error).__name__}: {reason}") from error
     kind = _KINDS.get(group)
     if kind is not None and not isinstance(thing, kind):
-        raise PluginError(f"{where} is a {type(thing).__name__}, expected a {kind.__name__} (see xaibench.protocols)")
+        raise PluginError(f"{where} is of type {type(thing).__name__}, expected {kind.__name__} (see xaibench.protocols)")
     if kind is not None and thing.name != name:
         raise PluginError(f"{where} calls itself {thing.name!r}; entry point and plugin must agree")
     return thing
+
+
+def open_corpus(name: str, root: Path | str | None) -> Corpus:
+    """A data set, opened. Raises what its plugin means to say (ManifestError), and PluginError for anything else."""
+    dataset = load("datasets", name)
+    try:
+        return dataset.open(Path(root) if root else None)
+    except XaibenchError:
+        raise
+    except Exception as error:
+        plugin = find("datasets", name)
+        raise PluginError(
+            f"data set {name!r} of {plugin.distribution} {plugin.version} could not be opened: {type(error).__name__}: "
+            f"{error}; does it need --root?"
+        ) from error
 
 
 def unknown(what: str, name: str, known: Mapping[str, Any] | list[str]) -> str:

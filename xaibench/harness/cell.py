@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.harness.guard import guarded
 from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.evidence import Evidence
@@ -56,11 +57,16 @@ def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Expla
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        attribution = attributor(view)
+        with guarded(attributor.name):
+            attribution = attributor(view)
     if view.device.type == "cuda":
         torch.cuda.synchronize(view.device)
     seconds = (time.perf_counter() - started) / len(view)
-    values = attribution.values.detach()
+    values = attribution.values
+    if not isinstance(values, Tensor) or values.is_complex():
+        what = f"complex values ({values.dtype})" if isinstance(values, Tensor) else type(values).__name__
+        raise XaibenchError(f"{attributor.name} returned {what}, expected a real tensor (B, F, T)")
+    values = values.detach()
     expected = (len(view), len(attribution.frequency), len(attribution.time))
     if tuple(values.shape) != expected:
         raise XaibenchError(f"{attributor.name} returned shape {tuple(values.shape)}, expected (B, F, T) = {expected}")
@@ -129,7 +135,7 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
         for index in range(len(chunk.pairs)):
             value = math.nan if values is None else values[index]
             undefined = status == "ok" and math.isnan(value)
-            why = _why_undefined(made, index) if undefined else note
+            why = _why_undefined(made, prepared, index) if undefined else note
             rows.append(
                 _row(bench, chunk, run, index, name, value=value, status="undefined" if undefined else status, note=why,
                      seconds=made.seconds)
@@ -152,9 +158,12 @@ def _checked(values: Tensor, count: int, metric: Metric) -> list[float]:
     return values.detach().double().cpu().tolist()
 
 
-def _why_undefined(made: Explained, index: int) -> str:
-    values = made.on_grid.values[index]
-    return "the map is zero everywhere" if not values.any() else "the metric has no value for this map"
+def _why_undefined(made: Explained, prepared: Prepared, index: int) -> str:
+    if not made.on_grid.values[index].any():
+        return "the map is zero everywhere"
+    if not prepared.truth.region[index].any():
+        return "the twins do not differ, so there is no truth to find"
+    return "the metric has no value for this map (drop: the countermeasure hardly tells this pair apart)"
 
 
 def _cells(chunk: Chunk) -> list[tuple[int, str]]:

@@ -64,8 +64,12 @@ def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) ->
         [s for s, u in zip(scores, files, strict=True) if u.bonafide],
         [s for s, u in zip(scores, files, strict=True) if not u.bonafide],
     )
-    if eer > 0.5:
-        return f"its EER on these utterances is {eer:.0%}: are the classes {list(cm.classes)} in the right order?", eer
+    margin = 0.5 / sum(u.bonafide for u in files) ** 0.5  # one standard deviation of guessing
+    if eer > 0.5 + margin:
+        return (
+            f"its EER on these utterances is {eer:.0%}, worse than guessing: are the classes {list(cm.classes)} in the "
+            f"right order?"
+        ), eer
     fake = torch.from_numpy(np.stack([audio.fit(r, cm.n_samples) for r in recordings[:2]])).to(bench.device)
     with torch.no_grad():
         whole, cut = cm(fake), cm.backend(cm.frontend(fake))

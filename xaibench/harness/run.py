@@ -118,12 +118,12 @@ def _size(chunk: Chunk) -> int:
 
 def _identify(store: Store, spec: RunSpec, bench: Workbench, before: dict[str, Any] | None) -> None:
     """Refuse to continue a folder that holds another run."""
-    if before is None:
-        if store.rows.exists():
-            raise RunError(f"{store.path}: holds rows but no run.json; choose another --out")
+    if before is None:  # a new folder, or one whose damaged run.json was removed: the fingerprints protect its rows
         return
+    if not isinstance(before, dict) or not isinstance(before.get("identity"), dict):
+        raise RunError(f"{store.path / 'run.json'}: not the record of a run; remove it to have it made again")
     now = {**spec.identity(), "dataset_hash": bench.corpus.hash}
-    then = before.get("identity", {})
+    then = before["identity"]
     differ = [f"{k}: {then.get(k)} there, {v} now" for k, v in plain(now).items() if then.get(k) != v]
     if differ:
         raise RunError(f"{store.path}: holds another run ({'; '.join(differ)}); choose another --out")

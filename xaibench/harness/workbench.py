@@ -20,6 +20,7 @@ from xaibench import audio, registry
 from xaibench.errors import AudioError, CheckpointError, PluginError, RunError
 from xaibench.harness.device import default_batch_size
 from xaibench.harness.environment import versions
+from xaibench.harness.guard import private_tensors
 from xaibench.harness.plan import reference_pairs, source_hash
 from xaibench.harness.spec import RunSpec
 from xaibench.metrics import catalog
@@ -80,8 +81,7 @@ class Workbench:
     @cached_property
     def corpus(self) -> Corpus:
         """The data set, opened and its manifest checked."""
-        dataset = registry.load("datasets", self.spec.data)
-        return dataset.open(Path(self.spec.root) if self.spec.root else None)
+        return registry.open_corpus(self.spec.data, self.spec.root)
 
     def countermeasure(self, name: str) -> Loaded:
         """A trained countermeasure. Raises CheckpointError when there are no weights, or weights of something else."""
@@ -224,9 +224,9 @@ class Workbench:
         return Prepared(view, on_grid, Probe(view, seen.valid, spec.fractions))
 
     def view_for(self, prepared: Prepared, attributor: Attributor) -> View:
-        """The view one method gets: its own seed, and the truth only if it says that it needs it."""
+        """The view one method gets: its own seed and tensors, and the truth only if it says that it needs it."""
         hidden = {} if "truth" in attributor.needs else {"truth": None}
-        return replace(prepared.view, seed=derive_seed(self.spec.seed, attributor.name), **hidden)
+        return private_tensors(replace(prepared.view, seed=derive_seed(self.spec.seed, attributor.name), **hidden))
 
 
 def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
