@@ -12,8 +12,9 @@ from xaibench.grid import Grid
 from xaibench.metrics import catalog
 from xaibench.truth import TruthSpec
 
-#: Vocoded utterances of the evaluation split that a preset scores; None is all of them.
-PRESET_PAIRS = {"quick": 10, "full": None}
+#: Vocoded utterances of the evaluation split that a preset scores; None is all of them. Fifteen of minivoc are five of each
+#: speaker and three of each vocoder, no source utterance twice.
+PRESET_PAIRS = {"quick": 15, "full": None}
 
 
 @dataclass(frozen=True)
