@@ -57,7 +57,7 @@ def inverse_energy(view: View) -> Tensor:
     class_specific=False, control=True,
 )  # fmt: skip
 def frequency_prior(view: View) -> Tensor:
-    """The mean truth of training pairs at each frequency, the same for every utterance and frame."""
+    """How often training pairs have truth at that frequency (the mean of their regions): the same in every frame."""
     return view.prior.to(view.device)[None, :, None].expand(len(view), *view.shape).contiguous()
 
 

@@ -91,7 +91,7 @@ class View:
     offers: frozenset[str]
     seed: int = 0
     truth: Truth | None = None
-    prior: Tensor | None = None  # (F,), the mean truth of training pairs
+    prior: Tensor | None = None  # (F,), the mean truth region of training pairs
     batch_size: int = 8  # forward passes at a time; never changes a result beyond rounding
     energy: Tensor | None = None  # (B, F, T), magnitude of the vocoded STFT on this view's axes
 

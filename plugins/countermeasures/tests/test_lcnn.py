@@ -163,9 +163,7 @@ def test_the_names_of_the_weights_are_fixed():
     }  # fmt: skip
 
 
-def test_the_shipped_checkpoint_if_any_is_where_the_recipe_says():
+def test_the_shipped_checkpoint_is_where_the_recipe_says():
     path = recipe.shipped()
-    if path is None:
-        pytest.skip("no checkpoint ships with this checkout")
     load_weights(recipe.untrained(seed=0), path)
     assert path.with_suffix(".json").is_file()
