@@ -153,7 +153,7 @@ def test_flipped_classes_make_every_row_void(root, tmp_path, monkeypatch):
     monkeypatch.setattr(toybench, "recipe", Flipped())
     toybench.install(monkeypatch)
     toybench.write_checkpoint(tmp_path / "w", classes=("bonafide", "spoof"))
-    spec = toybench.spec(root, "energy", checkpoint=str(tmp_path / "w" / "toy.safetensors"))
+    spec = toybench.spec(root, "energy", checkpoints={"toy": str(tmp_path / "w" / "toy.safetensors")})
     summary = run(spec, tmp_path / "run")
     assert set(summary.statuses) == {"void"} and "in the right order" in summary.problems[0]
 
@@ -168,7 +168,7 @@ def test_maps_are_kept_and_recompute_the_score(root, tmp_path, monkeypatch):
     for row in table[table.metric == "rank-accuracy"].itertuples():
         pair = f"{row.utterance}/{row.vocoder}"
         stored = maps.read_map(maps.map_path(tmp_path, "toy", "native", "energy", pair))
-        truth = maps.read_map(maps.truth_path(tmp_path, "eq2", pair))
+        truth = maps.read_map(maps.truth_path(tmp_path, "eq2", toybench.SHAPE[1], pair))
         score = relevance_rank_accuracy(
             torch.from_numpy(stored.values)[None], torch.from_numpy(truth.region)[None].bool(),
             torch.from_numpy(truth.valid).bool(),
@@ -295,10 +295,10 @@ def test_twins_of_different_lengths_are_named(root, tmp_path, monkeypatch):
 
 def test_no_weights_no_score(root, tmp_path, monkeypatch):
     toybench.install(monkeypatch)
-    with pytest.raises(CheckpointError, match="no trained weights ship"):
-        run(toybench.spec(root, "energy", checkpoint=None), tmp_path)
+    with pytest.raises(CheckpointError, match="no trained weights of"):
+        run(toybench.spec(root, "energy", checkpoints={}), tmp_path)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        run(toybench.spec(root, "energy", checkpoint=str(tmp_path / "none.safetensors")), tmp_path / "b")
+        run(toybench.spec(root, "energy", checkpoints={"toy": str(tmp_path / "none.safetensors")}), tmp_path / "b")
 
 
 def test_a_card_of_another_countermeasure_is_refused(root, tmp_path, monkeypatch):
@@ -306,7 +306,7 @@ def test_a_card_of_another_countermeasure_is_refused(root, tmp_path, monkeypatch
     path = toybench.write_checkpoint(tmp_path / "w")
     path.with_suffix(".json").write_text('{"name": "other", "classes": ["spoof", "bonafide"]}')
     with pytest.raises(CheckpointError, match="its card describes 'other'"):
-        run(toybench.spec(root, "energy", checkpoint=str(path)), tmp_path / "run")
+        run(toybench.spec(root, "energy", checkpoints={"toy": str(path)}), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,7 @@ def test_two_countermeasures_share_a_folder_and_resume(root, tmp_path, monkeypat
     (tmp_path / "w" / "second.safetensors").write_bytes(weights.read_bytes())
     card = json.loads(weights.with_suffix(".json").read_text())
     (tmp_path / "w" / "second.json").write_text(json.dumps({**card, "name": "second"}))
-    both = toybench.spec(root, "toy-gradient", countermeasures=("toy", "second"), checkpoint=None, limit=3)
+    both = toybench.spec(root, "toy-gradient", countermeasures=("toy", "second"), checkpoints={}, limit=3)
     run(replace(both, countermeasures=("second",)), tmp_path / "run", batch_size=2)
     assert run(both, tmp_path / "run", batch_size=2).computed == 6
     table = rows(tmp_path / "run")

@@ -27,7 +27,7 @@ def test_a_map_comes_back(tmp_path):
 
 
 def test_a_truth_comes_back(tmp_path):
-    path = maps.truth_path(tmp_path, "eq2", "u/world")
+    path = maps.truth_path(tmp_path, "eq2", 4, "u/world")
     values, region, valid = np.abs(a_map()), a_map() > 1, a_map() > -1
     maps.write_truth(path, values, region, valid, metadata={})
     stored = maps.read_map(path)
@@ -50,7 +50,7 @@ def test_ids_that_are_paths_or_no_ids_are_refused(tmp_path, pair):
     with pytest.raises(XaibenchError):
         maps.map_path(tmp_path, "lcnn", "native", "saliency", pair)
     with pytest.raises(XaibenchError):
-        maps.truth_path(tmp_path, "eq2", pair)
+        maps.truth_path(tmp_path, "eq2", 4, pair)
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "a\\b", "", "a\0b"])
@@ -122,7 +122,7 @@ def test_kept_maps_are_found_by_pair_and_by_utterance(tmp_path):
         ("lcnn", "native", "saliency", "u[1]/hifigan"), ("lcnn", "native", "saliency", "u__2/hifigan"),
     ):  # fmt: skip
         maps.write_map(maps.map_path(tmp_path, cm, route, method, pair), a_map(), metadata={})
-    maps.write_truth(maps.truth_path(tmp_path, "eq2", "u/world"), a_map(), a_map() > 0, a_map() > 0, metadata={})
+    maps.write_truth(maps.truth_path(tmp_path, "eq2", 4, "u/world"), a_map(), a_map() > 0, a_map() > 0, metadata={})
     assert maps.kept_pairs(tmp_path, "u") == ["u/hifigan", "u/world"]
     assert maps.kept_pairs(tmp_path, "u/world") == ["u/world"]
     assert maps.kept_pairs(tmp_path, "u__2") == ["u__2/hifigan"]

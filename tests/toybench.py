@@ -11,6 +11,7 @@ import json
 import weakref
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import soundfile
@@ -30,10 +31,13 @@ SPEAKERS = {"train": ("a", "b"), "dev": ("f", "g"), "eval": ("c", "d", "e")}
 
 
 class ToyRecipe:
-    """Spoof log-odds fall with the energy of the upper bins: both toy vocoders weaken them."""
+    """Spoof log-odds fall with the energy of the upper bins: both toy vocoders weaken them. A recipe of its own making."""
 
     name = "toy"
     paper = "none"
+    options: ClassVar[dict] = {}
+    training: ClassVar[dict] = {}
+    obtain = ""
 
     def untrained(self, *, seed: int) -> LinearCM:
         weight = torch.zeros(SHAPE)
@@ -221,6 +225,6 @@ def spec(root: Path, *attributors: str, **changes: object) -> RunSpec:
     """A run of the toys: six vocoded utterances, two cheap metrics unless told otherwise."""
     settings = {
         "countermeasures": ("toy",), "attributors": attributors, "metrics": ("rank-accuracy", "drop-twin"), "data": "toy",
-        "root": str(root), "checkpoint": str(root / "weights" / "toy.safetensors"), "grid": GRID,
+        "root": str(root), "checkpoints": {"toy": str(root / "weights" / "toy.safetensors")}, "grid": GRID,
     }  # fmt: skip
     return RunSpec(**{**settings, **changes})

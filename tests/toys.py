@@ -39,7 +39,7 @@ class _ToyCM(nn.Module):
         super().__init__()
         self.frontend = LogPower(GRID)
         noise = 0.1 * torch.randn(8, N_SAMPLES, generator=_generator(0))
-        self.frontend.fit(self.frontend.log_power(noise))
+        self.frontend.fit(noise)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.backend(self.frontend(waveform))

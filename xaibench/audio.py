@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from xaibench.errors import AudioError
+from xaibench.types import Utterance
 
 
 def read(path: Path, *, sample_rate: int) -> np.ndarray:
@@ -53,6 +54,20 @@ def read(path: Path, *, sample_rate: int) -> np.ndarray:
     if len(bad):
         raise AudioError(f"{path}: {len(bad)} samples are NaN or infinite, the first at index {bad[0]}")
     return samples[:, 0]
+
+
+def read_aligned(utterance: Utterance, *, sample_rate: int) -> np.ndarray:
+    """A recording of a data set without the `lag` by which it is late, cut to the `n_samples` it shares with its twin.
+
+    `(n_samples,)` float32; as it is, where the manifest says neither. A recording that is early (lag below 0) begins with
+    silence. Raises AudioError as `read` does, and for a file shorter than its lag.
+    """
+    samples = read(utterance.path, sample_rate=sample_rate)
+    if utterance.lag >= len(samples):
+        raise AudioError(f"{utterance.path}: {len(samples)} samples, the manifest says that it is late by {utterance.lag}")
+    if utterance.lag:
+        samples = samples[utterance.lag :] if utterance.lag > 0 else np.pad(samples, (-utterance.lag, 0))
+    return samples[: utterance.n_samples or None]
 
 
 def _missing_bytes(path: Path) -> int:

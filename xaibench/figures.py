@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from xaibench import maps
+from xaibench import audio, maps
 from xaibench.errors import RunError, XaibenchError
 from xaibench.leaderboard.table import SECTION, kind, metric_facts, metrics_of, read_rows
 
@@ -44,22 +44,26 @@ def show(run: Path, pair: str, bonafide: np.ndarray, spoof: np.ndarray, sample_r
     its top 5 % (hits and misses) with its rank accuracy on this utterance.
 
     run: a run folder with maps. pair: `source/vocoder`; `maps.kept_pairs(run, source)` lists them. bonafide, spoof: the
-    waveforms `(N,)` as the run cut them. out: a folder. Returns the files.
+    waveforms `(N,)`, cut or repeated here as each countermeasure saw them. out: a folder. Returns the files.
 
-    Raises RunError when the pair's maps or truth were not kept, XaibenchError when waveforms and maps disagree in shape.
+    Raises RunError when the pair's maps or truth were not kept, XaibenchError when waveforms and maps disagree in rate.
     """
     run, out = Path(run), Path(out)
     maps.kept_pairs(run, pair)
     kept = maps.kept_maps(run, pair)
-    truth = maps.read_map(maps.truth_path(run, _spec(run)["truth"]["name"], pair))
-    magnitudes = [_magnitude(w, sample_rate, truth) for w in (bonafide, spoof)]
-    scores = _rank_accuracies(run, pair, truth.metadata.get("truth", ""))
+    name_of_truth = _spec(run)["truth"]["name"]
+    scores = _rank_accuracies(run, pair, name_of_truth)
     paths = []
     for (countermeasure, route), files in kept.items():
         stored = {name: maps.read_map(path).values for name, path in files.items()}
+        frames = next(iter(stored.values())).shape[1]
+        truth = maps.read_map(maps.truth_path(run, name_of_truth, frames, pair))
+        length = (frames - 1) * _grid(truth.metadata)[2]
+        halves = [audio.fit(np.asarray(w), length) for w in (bonafide, spoof)]
+        magnitudes = [_magnitude(w, sample_rate, truth) for w in halves]
         mine = {name: scores.get((countermeasure, route, name), math.nan) for name in stored}
-        extent = (0.0, len(spoof) / sample_rate, 0.0, sample_rate / 2)
-        title = f"{pair}   {countermeasure}, {route} route, truth {truth.metadata.get('truth', '')}"
+        extent = (0.0, length / sample_rate, 0.0, sample_rate / 2)
+        title = f"{pair}   {countermeasure}, {route} route, truth {name_of_truth}"
         with _style():
             figure = _gallery(magnitudes, truth, stored, mine, extent, title)
             name = "__".join(maps.component(part) for part in (*maps.split_pair(pair), countermeasure, route))
@@ -73,7 +77,7 @@ def show_run(run: Path, utterance: str, out: Path) -> list[Path]:
     utterance: `source` or `source/vocoder`. Raises RunError for a run without its maps, ManifestError, PluginError or
     AudioError where the data set cannot be opened as it was.
     """
-    from xaibench import audio, manifest, registry
+    from xaibench import manifest, registry
 
     pairs = maps.kept_pairs(run, utterance)
     spec = _spec(Path(run))
@@ -83,10 +87,8 @@ def show_run(run: Path, utterance: str, out: Path) -> list[Path]:
     for name in pairs:
         if name not in known:
             raise RunError(f"{run}: maps of {name}, which {spec['data']} does not hold; another version of the data set?")
-        truth = maps.read_map(maps.truth_path(run, spec["truth"]["name"], name))
-        halves = [audio.read(u.path, sample_rate=corpus.sample_rate) for u in (known[name].bonafide, known[name].spoof)]
-        length = (truth.values.shape[1] - 1) * _grid(truth.metadata)[2]
-        bonafide, spoof = (audio.fit(half, length) for half in halves)
+        both = known[name].bonafide, known[name].spoof
+        bonafide, spoof = (audio.read_aligned(u, sample_rate=corpus.sample_rate) for u in both)
         paths += show(run, name, bonafide, spoof, corpus.sample_rate, out=out)
     return paths
 

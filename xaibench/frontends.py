@@ -6,10 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from xaibench.grid import Grid
+from xaibench.types import Axis
 
 #: Added to the power before the logarithm. The window sums to 256, so a sine of amplitude a has power (128 a)^2; a
 #: white noise floor of -72 dBFS gives about 1.2e-5, a hundred and twenty times this value.
 POWER_FLOOR = 1e-7
+
+
+def whole_band(sample_rate: int) -> Axis:
+    """The frequency axis of a tap that resolves time alone: one cell from 0 Hz to Nyquist.
+
+    >>> len(whole_band(16_000))
+    1
+    """
+    return Axis("frequency", [0.0, sample_rate / 2])
 
 
 class LogPower(nn.Module):
@@ -41,8 +51,8 @@ class LogPower(nn.Module):
         return ((self.log_power(waveform) - self.mean) / self.deviation).unsqueeze(1)
 
     @torch.no_grad()
-    def fit(self, log_power: Tensor) -> None:
-        """Set the normalisation from training spectra `(B, F, T)`, natural logarithm of power."""
-        flat = log_power.transpose(0, 1).flatten(1)
+    def fit(self, waveforms: Tensor) -> None:
+        """Set the normalisation from training waveforms `(B, N)`."""
+        flat = self.log_power(waveforms).transpose(0, 1).flatten(1)
         self.mean.copy_(flat.mean(1, keepdim=True))
         self.deviation.copy_(flat.std(1, keepdim=True).clamp_min(1e-3))

@@ -1,9 +1,11 @@
 """Attribution maps on disk, as `xaibench run --keep-maps` leaves them; safetensors, never pickles.
 
     RUN/maps/<countermeasure>/<route>/<attributor>/<source>__<vocoder>.safetensors    values (F, T) float32
-    RUN/maps/truth/<truth>/<source>__<vocoder>.safetensors   values (F, T) float32, region, valid (F, T) uint8, 0 or 1
+    RUN/maps/truth/<truth>/<frames>/<source>__<vocoder>.safetensors
+                                                      values (F, T) float32, region, valid (F, T) uint8, 0 or 1
 
-All are on the run's grid: frequency first, positive = evidence for spoof. Every name becomes one safe path component;
+Countermeasures may look at different lengths, so there is a truth for each number of frames. All are on the run's grid:
+frequency first, positive = evidence for spoof. Every name becomes one safe path component;
 the ids as they were stand in the file's metadata. numpy only: no torch is imported here.
 """
 
@@ -67,9 +69,15 @@ def map_path(run: Path, countermeasure: str, route: str, attributor: str, pair: 
     return folder / _file(pair)
 
 
-def truth_path(run: Path, truth: str, pair: str) -> Path:
-    """Where a truth is kept. Raises XaibenchError for names that are paths."""
-    return Path(run) / "maps" / TRUTH / component(truth) / _file(pair)
+def truth_path(run: Path, truth: str, frames: int, pair: str) -> Path:
+    """Where a truth of so many frames is kept. Raises XaibenchError for names that are paths."""
+    return Path(run) / "maps" / TRUTH / component(truth) / str(frames) / _file(pair)
+
+
+def truth_paths(run: Path, truth: str, pair: str) -> list[Path]:
+    """The kept truths of a pair, one a number of frames. Raises XaibenchError for names that are paths."""
+    folder = Path(run) / "maps" / TRUTH / component(truth)
+    return sorted(p for p in (f / _file(pair) for f in folder.glob("*") if f.is_dir()) if p.exists())
 
 
 def write_map(path: Path, values: object, *, metadata: Mapping[str, object]) -> None:
@@ -112,6 +120,8 @@ def kept_maps(run: Path, pair: str) -> dict[tuple[str, str], dict[str, Path]]:
     found: dict[tuple[str, str], dict[str, Path]] = {}
     for path in sorted((Path(run) / "maps").glob(f"*/*/*/{_escape(_file(pair))}")):
         attributor, route, countermeasure = (unquote(p.name) for p in list(path.parents)[:3])
+        if countermeasure == TRUTH:
+            continue
         found.setdefault((countermeasure, route), {})[attributor] = path
     return found
 
@@ -124,7 +134,8 @@ def kept_pairs(run: Path, utterance: str) -> list[str]:
     run = Path(run)
     if not run.is_dir():
         raise RunError(f"{run}: no such folder; expected the --out of `xaibench run --keep-maps`")
-    stems = sorted({path.name.removesuffix(SUFFIX) for path in (run / "maps").glob(f"*/*/*/*{SUFFIX}")})
+    files = [path for path in (run / "maps").glob(f"*/*/*/*{SUFFIX}") if path.parents[2].name != TRUTH]
+    stems = sorted({path.name.removesuffix(SUFFIX) for path in files})
     pairs = ["/".join(unquote(part) for part in stem.rsplit("__", 1)) for stem in stems]
     if not pairs:
         raise RunError(f"{run}: no maps were kept; run again with --keep-maps")

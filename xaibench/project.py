@@ -50,6 +50,12 @@ def project(attribution: Attribution, frequency: Axis, time: Axis) -> Attributio
     return Attribution(wf.T @ values @ wt, frequency, time, attribution.resolves)
 
 
+def density(attribution: Attribution, frequency: Axis, time: Axis) -> Attribution:
+    """The same density on other axes: `average` for a map whose values are not a mass (the controls: energy, the truth)."""
+    values = average(attribution.values, (attribution.frequency, attribution.time), (frequency, time))
+    return Attribution(values, frequency, time, attribution.resolves)
+
+
 def average(values: torch.Tensor, source: tuple[Axis, Axis], target: tuple[Axis, Axis]) -> torch.Tensor:
     """The mean over each target cell of a quantity that is a density, not a mass (energy, the truth).
 

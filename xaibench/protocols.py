@@ -44,6 +44,7 @@ NEEDS = {
     "twin": "the bona fide twin of each utterance",
     "truth": "the truth itself (the oracle only)",
     "prior": "the mean truth per frequency over training pairs",
+    "intrinsic": "a countermeasure that computes maps of its own",
 }
 
 
@@ -53,6 +54,19 @@ class Countermeasure(Protocol):
 
     The tap is the last tensor whose axes are still physical. It must be a true cut:
     `backend(frontend(x)) == forward(x)`, with nothing bypassing it.
+
+    A countermeasure may further have (the defaults stand where it has not):
+
+    resolves       frozenset({"time"}) for a tap `(B, C, 1, T)` of frames or samples, whose frequency axis is one cell
+                   (`frontends.whole_band`); default both axes.
+    module_rules   False where an operation behind the tap is no `nn.Module` with a known rule (attention, a recurrent
+                   layer): DeepLift and LRP are not offered then; default True.
+    layers_resolve what a map of `layers` tells apart, where that is less than the tap (the height of a cepstral network's
+                   feature maps is no frequency); default as `resolves`.
+    intrinsic      name -> function of the tap `(B, C, F, T)` -> `(B, F, T)`: maps that it computes itself, positive = spoof.
+    frontend.fit   `fit(waveforms (B, N))`: sets the front end's normalisation before training.
+    settle         `settle(waveforms (B, N))`: sets buffers after training, such as the mean of a learned tap.
+    training_loss  `training_loss(tap, labels (B,), weight (K,) or None)`: a scalar; default cross-entropy of the logits.
     """
 
     sample_rate: int  # Hz
@@ -77,13 +91,19 @@ class Countermeasure(Protocol):
 
 
 class CountermeasureRecipe(Protocol):
-    """How to get a countermeasure: the object behind an entry point of `xaibench.countermeasures`."""
+    """How to get a countermeasure: the object behind an entry point of `xaibench.countermeasures`.
+
+    `xaibench.recipe.Recipe` is one, made from a builder function.
+    """
 
     name: str
     paper: str
+    options: Mapping[str, Any]  # name -> default of what `untrained` may be given
+    training: Mapping[str, Any]  # settings of `xaibench train` that suit it
+    obtain: str  # how to get weights where none ship
 
-    def untrained(self, *, seed: int) -> Countermeasure:
-        """A fresh one, for `xaibench train`. Same seed, same weights."""
+    def untrained(self, *, seed: int, **options: Any) -> Countermeasure:
+        """A fresh one, for `xaibench train`. Same seed and options, same weights."""
 
     def shipped(self) -> Path | None:
         """The checkpoint (safetensors, with a card in JSON beside it) that comes with the package, if any."""
@@ -110,7 +130,8 @@ class Attributor:
         if isinstance(result, Attribution):
             return result
         frequency, time = view.axes
-        return Attribution(result, frequency, time)
+        resolves = view.layers_resolve if "layers" in self.needs and view.layers_resolve is not None else view.resolves
+        return Attribution(result, frequency, time, resolves)
 
     def with_options(self, **options: Any) -> Attributor:
         """The same method with other options. Unknown names raise PluginError.
@@ -199,6 +220,7 @@ class Corpus:
     licence: str = ""
     citation: str = ""
     hash: str = ""  # of the manifest
+    kinds: Mapping[str, str] = field(default_factory=dict)  # vocoder or attack -> what sort of spoofing it is
 
 
 @dataclass(frozen=True)

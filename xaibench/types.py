@@ -64,7 +64,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One file of a data set. `source` is shared by a bona fide utterance and its vocoded twins."""
+    """One file of a data set. `source` is shared by a bona fide utterance and its vocoded twins.
+
+    `vocoder` is the field's *attack* where a data set has attacks instead (A01 ... A19).
+    """
 
     source: str
     speaker: str
@@ -73,6 +76,8 @@ class Utterance:
     path: Path
     sha256: str = ""
     n_samples: int = 0
+    lag: int = 0  # samples by which this recording is late against its bona fide twin
+    segments: tuple[tuple[float, float, str], ...] = ()  # (start s, end s, "bonafide" | "spoof"); empty: the whole is one
 
     @property
     def bonafide(self) -> bool:
@@ -108,13 +113,15 @@ class Truth:
     values: `(B, F, T)`, non-negative, 0 outside the valid band.
     region: `(B, F, T)` bool, the top `share` of the valid cells of each pair.
     valid:  `(F, T)` bool, the cells anyone may look at.
-    name:   which definition ("eq2", "eq1", "log-difference").
+    name:   which definition ("eq2", "eq1", "log-difference", "segments").
+    resolves: which axes it tells apart; a truth of time segments says nothing of frequency.
     """
 
     values: Tensor
     region: Tensor
     valid: Tensor
     name: str
+    resolves: frozenset[str] = frozenset({"frequency", "time"})
 
 
 @dataclass(frozen=True, eq=False)

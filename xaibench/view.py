@@ -18,9 +18,9 @@ import copy
 import hashlib
 import random
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from xaibench.scoring import bonafide_index
 from xaibench.types import Axis, Truth
 
 FILLS = ("silence", "mean", "twin")
+BOTH = frozenset({"frequency", "time"})
 
 
 class SpoofLogOdds(nn.Module):
@@ -94,6 +95,9 @@ class View:
     prior: Tensor | None = None  # (F,), the mean truth region of training pairs
     batch_size: int = 8  # forward passes at a time; never changes a result beyond rounding
     energy: Tensor | None = None  # (B, F, T), magnitude of the vocoded STFT on this view's axes
+    resolves: frozenset[str] = BOTH  # what a map on these axes can tell apart
+    layers_resolve: frozenset[str] | None = None  # the same for a map of `layers`; None: as `resolves`
+    intrinsic: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)  # the countermeasure's own maps
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -222,7 +226,13 @@ def native_view(
         raise XaibenchError(f"the tap must be (B, C, F, T), got {tuple(inputs.shape)}; use --route grid")
     fills = {"silence": silence, "mean": cm.mean_tap.to(inputs), "twin": twin}
     # The log-odds of three and more classes hold a logsumexp, which no library has a rule for.
-    modules = len(cm.classes) == 2
+    modules = len(cm.classes) == 2 and getattr(cm, "module_rules", True)
+    own = {
+        "resolves": frozenset(getattr(cm, "resolves", BOTH)),
+        "layers_resolve": getattr(cm, "layers_resolve", None),
+        "intrinsic": dict(getattr(cm, "intrinsic", {})),
+    }
+    facts = {**own, **facts}
     return _view(cm, "native", model, inputs, cm.axes, fills, refs, ids, modules=modules, facts=facts)
 
 
@@ -266,6 +276,7 @@ def _view(cm, route, model, inputs, axes, fills, references, ids, *, modules, fa
     offers |= {"references"} if len(references) else set()
     offers |= {"layers"} if layers else set()
     offers |= {"modules"} if modules else set()
+    offers |= {"intrinsic"} if facts.get("intrinsic") else set()
     offers |= {need for need in ("truth", "prior") if facts.get(need) is not None}
     return View(
         route=route, model=model, inputs=inputs, axes=axes, fills=fills, references=references, layers=layers,

@@ -17,9 +17,9 @@ from xaibench.harness.guard import guarded
 from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.evidence import Evidence
-from xaibench.project import project
+from xaibench.project import density, project
 from xaibench.protocols import Metric
-from xaibench.types import Attribution, Pair, Row
+from xaibench.types import Attribution, Pair, Row, Truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +73,11 @@ def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Expla
     if not values.isfinite().all():
         raise XaibenchError(f"{attributor.name} returned NaN or infinity for {int((~values.isfinite()).sum())} cells")
     attribution = replace(attribution, values=values.float())
-    frequency, time_axis = bench.spec.grid.frequency, bench.spec.grid.time(_samples(bench, prepared))
-    on_view = project(attribution, *view.axes).values
+    grid_axes = (bench.spec.grid.frequency, bench.spec.grid.time(_samples(bench, prepared)))
+    bring = density if attributor.control else project
+    on_view = bring(attribution, *view.axes).values
     noise = tuple(dict.fromkeys(f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught))
-    return Explained(project(attribution, frequency, time_axis), on_view, seconds, noise)
+    return Explained(bring(attribution, *grid_axes), on_view, seconds, noise)
 
 
 def _samples(bench: Workbench, prepared: Prepared) -> int:
@@ -114,9 +115,9 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
     for name in chunk.metrics:
         metric = bench.metric(name)
         status, note, values = "ok", "", None
-        missing = sorted({"frequency", "time"} & metric.needs - made.on_grid.resolves)
+        missing = _unresolved(metric, made.on_grid, prepared.truth)
         if missing:
-            status, note = "unsupported", f"{name} needs resolution in {' and '.join(missing)}, the map has none of its own"
+            status, note = "unsupported", f"{name} needs resolution in {missing}"
         else:
             try:
                 values = _checked(metric.function(evidence), len(chunk.pairs), metric)
@@ -148,6 +149,16 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
             (pair, found.values[i].cpu(), found.region[i].cpu(), found.valid.cpu()) for i, pair in enumerate(chunk.pairs)
         )
     return Outcome(tuple(rows), maps, truths, "\n".join(errors))
+
+
+def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
+    """Which axes a metric needs and who does not tell them apart: "frequency, the map has none of its own", or ""."""
+    wanted = {"frequency", "time"} & metric.needs
+    parties = [("the map", attribution.resolves)] + ([("the truth", truth.resolves)] if "truth" in metric.needs else [])
+    for who, resolves in parties:
+        if wanted - resolves:
+            return f"{' and '.join(sorted(wanted - resolves))}, {who} has none of its own"
+    return ""
 
 
 def _checked(values: Tensor, count: int, metric: Metric) -> list[float]:

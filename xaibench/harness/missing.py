@@ -57,7 +57,7 @@ def retire_stale(
     for row in have[gone].itertuples():
         pair = f"{row.utterance}/{row.vocoder}"
         kept_maps.add(maps.map_path(store.path, row.countermeasure, row.route, row.attributor, pair))
-        kept_maps.add(maps.truth_path(store.path, row.truth, pair))
+        kept_maps.update(maps.truth_paths(store.path, row.truth, pair))
     store.retire([*sorted(str(p) for p in kept_maps if p.exists()), *sorted(stale)])
     problems.append(
         f"{len(stale)} row files were made by other code, weights, options or library versions; they are in "
@@ -78,6 +78,7 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
     }  # fmt: skip
     for cm in spec.countermeasures:
         route = bench.route(cm)
+        frames = spec.grid.shape(bench.countermeasure(cm).module.n_samples)[1]
         for number, batch in enumerate(batches(chosen, bench.batch_size)):
             for attributor in spec.attributors:
                 gaps: dict[tuple[str, ...], list[Pair]] = {}
@@ -85,7 +86,9 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
                     cell = (cm, route, attributor, spec.truth.name, pair.spoof.source, pair.spoof.vocoder)
                     metrics = tuple(m for m in spec.metrics if (*cell, m) not in done)
                     explained = any(done.get((*cell, m)) == "ok" for m in spec.metrics)
-                    unkept = spec.keep_maps and explained and not _has_maps(folder, spec, cm, route, attributor, pair)
+                    unkept = (
+                        spec.keep_maps and explained and not _has_maps(folder, spec, cm, route, frames, attributor, pair)
+                    )
                     if metrics or unkept:
                         gaps.setdefault(metrics, []).append(pair)
                 for metrics, group in gaps.items():
@@ -95,8 +98,8 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
                     )  # fmt: skip
 
 
-def _has_maps(folder: Path, spec: RunSpec, cm: str, route: str, attributor: str, pair: Pair) -> bool:
-    truth = maps.truth_path(folder, spec.truth.name, pair.id)
+def _has_maps(folder: Path, spec: RunSpec, cm: str, route: str, frames: int, attributor: str, pair: Pair) -> bool:
+    truth = maps.truth_path(folder, spec.truth.name, frames, pair.id)
     return truth.exists() and maps.map_path(folder, cm, route, attributor, pair.id).exists()
 
 

@@ -56,7 +56,7 @@ def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) ->
     """
     cm = bench.countermeasure(name).module
     files = list({u.path: u for p in chosen for u in (p.bonafide, p.spoof)}.values())
-    recordings = [audio.read(u.path, sample_rate=bench.corpus.sample_rate) for u in files]
+    recordings = [audio.read_aligned(u, sample_rate=bench.corpus.sample_rate) for u in files]
     scores = score_recordings(cm, recordings, device=bench.device, batch_size=bench.batch_size)
     if not np.isfinite(scores).all():
         return f"it gives NaN or infinity as the score of {np.count_nonzero(~np.isfinite(scores))} utterances", None

@@ -256,7 +256,7 @@ def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
         path = maps.map_path(store.path, chunk.countermeasure, chunk.route, chunk.attributor, pair.id)
         maps.write_map(path, values.numpy(), metadata=_metadata(spec, chunk, pair))
     for pair, values, region, valid in outcome.truths:
-        path = maps.truth_path(store.path, spec.truth.name, pair.id)
+        path = maps.truth_path(store.path, spec.truth.name, values.shape[1], pair.id)
         if not path.exists():
             maps.write_truth(
                 path, values.numpy(), region.numpy(), valid.numpy(), metadata=_metadata(spec, chunk, pair)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from xaibench.errors import RunError
@@ -30,7 +29,8 @@ class RunSpec:
     preset: str = "quick"
     limit: int | None = None
     seed: int = 0
-    checkpoint: str | None = None
+    checkpoints: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> weights instead of the shipped
+    cm_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # on top of those in the checkpoint's card
     root: str | None = None
     keep_maps: bool = False
     grid: Grid = field(default_factory=Grid)
@@ -49,8 +49,10 @@ class RunSpec:
             raise RunError("no metrics chosen; name some, `preset` or `all`")
         if self.limit is not None and self.limit < 1:
             raise RunError(f"limit must be at least 1, got {self.limit}")
-        if self.checkpoint is not None and len(self.countermeasures) != 1:
-            raise RunError("a checkpoint belongs to one countermeasure; give exactly one --cm with --checkpoint")
+        for what, named in (("a checkpoint", self.checkpoints), ("options", self.cm_options)):
+            stray = sorted(set(named) - set(self.countermeasures))
+            if stray:
+                raise RunError(f"{what} given for {', '.join(stray)}; this run has {', '.join(self.countermeasures)}")
 
     @property
     def pairs(self) -> int | None:
@@ -69,7 +71,6 @@ class RunSpec:
             "split": self.split,
             "preset": self.preset,
             "seed": self.seed,
-            "checkpoint": self.checkpoint and str(Path(self.checkpoint).name),
             "grid": asdict(self.grid),
         }
 

@@ -5,8 +5,9 @@ Everything is made once a worker from a `RunSpec`, so a worker needs nothing but
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from xaibench.metrics import catalog
 from xaibench.metrics.evidence import Probe
 from xaibench.project import average
 from xaibench.protocols import Attributor, Corpus, Countermeasure, Metric
-from xaibench.truth import truth
+from xaibench.truth import top_share, truth
 from xaibench.types import Pair, Truth
 from xaibench.view import View, derive_seed, grid_view, native_view
 from xaibench.weights import load_weights, read_card, weights_hash
@@ -88,21 +89,7 @@ class Workbench:
         return self._once(("cm", name), lambda: self._load(name))
 
     def _load(self, name: str) -> Loaded:
-        recipe = registry.load("countermeasures", name)
-        path = Path(self.spec.checkpoint) if self.spec.checkpoint else recipe.shipped()
-        if path is None:
-            raise CheckpointError(
-                f"no trained weights ship with countermeasure {name!r}; make them with `xaibench train --cm {name}` and "
-                f"pass --checkpoint: an untrained countermeasure explains nothing"
-            )
-        module = recipe.untrained(seed=0)
-        load_weights(module, path)
-        card = dict(read_card(path))
-        if card.get("name") != name or list(card.get("classes", ())) != list(module.classes):
-            raise CheckpointError(
-                f"{path}: its card describes {card.get('name')!r} with classes {card.get('classes')}, expected {name!r} "
-                f"with {list(module.classes)}"
-            )
+        module, card, path = load_countermeasure(name, self.spec.checkpoints.get(name), self.spec.cm_options.get(name, {}))
         if self.corpus.sample_rate != module.sample_rate or self.spec.grid.sample_rate != module.sample_rate:
             raise RunError(
                 f"{name} works at {module.sample_rate} Hz, {self.corpus.name} is sampled at {self.corpus.sample_rate} Hz "
@@ -142,7 +129,7 @@ class Workbench:
         cm, method = self.countermeasure(countermeasure), self.attributor(attributor)
         sources = {registry.find("countermeasures", countermeasure), registry.find("attributors", attributor)}
         return {
-            "countermeasure": [countermeasure, cm.weights],
+            "countermeasure": [countermeasure, cm.weights, cm.card.get("options", {})],
             "attributor": [attributor, dict(method.options)],
             "route": route,
             "n_samples": cm.module.n_samples,
@@ -156,8 +143,10 @@ class Workbench:
         """Bona fide and vocoded halves, `(B, n_samples)` each, cut or repeated alike. Raises AudioError."""
         halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for pair in chosen:
-            real = audio.read(pair.bonafide.path, sample_rate=self.corpus.sample_rate)
-            fake = audio.read(pair.spoof.path, sample_rate=self.corpus.sample_rate)
+            real = audio.read_aligned(pair.bonafide, sample_rate=self.corpus.sample_rate)
+            fake = audio.read_aligned(pair.spoof, sample_rate=self.corpus.sample_rate)
+            if pair.spoof.n_samples == len(fake) < len(real):
+                real = real[: len(fake)]  # the manifest says what the twins share
             if len(real) != len(fake):
                 raise AudioError(
                     f"{pair.spoof.path}: {len(fake)} samples, its bona fide twin {pair.bonafide.path} has {len(real)}; "
@@ -203,11 +192,14 @@ class Workbench:
         seen = on_grid
         if axes != grid_axes:
             energy = average(energy, grid_axes, axes)
+            valid = average(on_grid.valid.float(), grid_axes, axes) > 0.5
+            covered = average(on_grid.region.float(), grid_axes, axes)
+            size = float(on_grid.region.float().mean(0).sum() / on_grid.valid.sum())
             seen = replace(
                 on_grid,
                 values=average(on_grid.values, grid_axes, axes),
-                region=average(on_grid.region.float(), grid_axes, axes) > 0.5,
-                valid=average(on_grid.valid.float(), grid_axes, axes) > 0.5,
+                region=top_share(covered, valid, size) & (covered > 0) if size else covered > 0,
+                valid=valid,
             )
             if prior is not None:
                 frames = (grid_axes[1],)
@@ -227,6 +219,43 @@ class Workbench:
         """The view one method gets: its own seed and tensors, and the truth only if it says that it needs it."""
         hidden = {} if "truth" in attributor.needs else {"truth": None}
         return private_tensors(replace(prepared.view, seed=derive_seed(self.spec.seed, attributor.name), **hidden))
+
+
+def load_countermeasure(
+    name: str, checkpoint: str | None, options: Mapping[str, Any]
+) -> tuple[Countermeasure, dict[str, Any], Path]:
+    """A countermeasure with its weights, its card, and where they lie; built with its card's options and `options` on top.
+
+    Weights are looked for in `checkpoint`, in the folder that XAIBENCH_WEIGHTS names (as NAME.safetensors), and in the
+    package. Raises CheckpointError when there are none (saying how to get them), or weights of something else.
+    """
+    recipe = registry.load("countermeasures", name)
+    path = Path(checkpoint) if checkpoint else found_weights(name)
+    if path is None:
+        how = getattr(recipe, "obtain", "") or f"make them with `xaibench train --cm {name}`"
+        raise CheckpointError(
+            f"no trained weights of the countermeasure {name!r} are here: {how}. Then pass --checkpoint {name}=FILE, or put "
+            f"{name}.safetensors and its card in the folder named by XAIBENCH_WEIGHTS; an untrained countermeasure explains "
+            f"nothing"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; `xaibench train --cm {name}` makes one")
+    card = dict(read_card(path))
+    module = recipe.untrained(seed=0, **{**card.get("options", {}), **options})
+    if card.get("name") != name or list(card.get("classes", ())) != list(module.classes):
+        raise CheckpointError(
+            f"{path}: its card describes {card.get('name')!r} with classes {card.get('classes')}, expected {name!r} "
+            f"with {list(module.classes)}"
+        )
+    load_weights(module, path)
+    return module, card, path
+
+
+def found_weights(name: str) -> Path | None:
+    """The checkpoint of a countermeasure where none is named: in the folder XAIBENCH_WEIGHTS, else in its package."""
+    folder = os.environ.get("XAIBENCH_WEIGHTS")
+    mine = Path(folder) / f"{name}.safetensors" if folder else None
+    return mine if mine is not None and mine.is_file() else registry.load("countermeasures", name).shipped()
 
 
 def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -256,6 +285,19 @@ def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tup
     if not names:
         raise PluginError(f"no {group} chosen; name some, or `all`")
     return tuple(dict.fromkeys(names)), tuple(broken)
+
+
+def known_countermeasures(wanted: Sequence[str], checkpoints: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As `known_names`; of `all`, those without weights become named problems instead of stopping everything."""
+    names, broken = known_names("countermeasures", wanted)
+    if "all" not in wanted:
+        return names, broken
+    bare = [n for n in names if n not in checkpoints and n not in wanted and found_weights(n) is None]
+    how = [
+        f"countermeasure {n!r} is left out: it ships without weights ({registry.load('countermeasures', n).obtain})"
+        for n in bare
+    ]
+    return tuple(n for n in names if n not in bare), (*broken, *how)
 
 
 def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:

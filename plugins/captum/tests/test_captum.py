@@ -243,12 +243,12 @@ def test_gradients_of_a_linear_countermeasure_are_its_weights():
 
 
 @pytest.mark.parametrize("name", ["occlusion", "feature-ablation", "shapley-sampling", "kernel-shap"])
-@pytest.mark.parametrize("size", [(10, 40), (33, 126), (11, 1)])
+@pytest.mark.parametrize("size", [(4, 4), (2, 1), (3, 126)])
 def test_patches_get_the_exact_sum_of_their_cells_on_a_linear_countermeasure(name, size):
     linear = toys.LinearCM()
     view = toys.view_of(linear, 2)
-    height, width = min(size[0], 17), min(size[1], 63)  # at most half the map
-    options = {"height": size[0], "width": size[1]} | ({"samples": 500} if name == "kernel-shap" else {})
+    height, width = (-(-cells // parts) for cells, parts in zip(toys.SHAPE, size, strict=True))
+    options = {"bands": size[0], "spans": size[1]} | ({"samples": 500} if name == "kernel-shap" else {})
     numbers = patches(toys.SHAPE, height, width).flatten()
     exact = linear.exact(view, "silence").flatten(1)
     sums = torch.zeros(2, int(numbers.max()) + 1).index_add(1, numbers, exact)
@@ -259,8 +259,8 @@ def test_patches_get_the_exact_sum_of_their_cells_on_a_linear_countermeasure(nam
 def test_lime_finds_the_patches_of_a_linear_countermeasure():
     linear = toys.LinearCM()
     view = toys.view_of(linear, 1)
-    exact = values("feature-ablation", view, height=11, width=42)
-    found = values("lime", view, height=11, width=42, samples=500)
+    exact = values("feature-ablation", view, bands=3, spans=3)
+    found = values("lime", view, bands=3, spans=3, samples=500)
     # 500 samples of weight about 0.5 to 0.9 against a ridge of 1: shrunk a little, by the same factor
     assert torch.corrcoef(torch.stack([exact.flatten(), found.flatten()]))[0, 1] > 0.999
     assert 0.9 < float(found.norm() / exact.norm()) < 1
@@ -268,7 +268,7 @@ def test_lime_finds_the_patches_of_a_linear_countermeasure():
 
 def test_occlusion_is_ablation_of_the_same_patches(cm):
     view = toys.view_of(cm, 2)
-    size = {"height": 10, "width": 40}  # divides neither 33 nor 126
+    size = {"bands": 4, "spans": 4}  # 9 x 32 cells: divides neither 33 nor 126
     assert close(values("occlusion", view, **size), values("feature-ablation", view, **size))
 
 
@@ -282,7 +282,7 @@ def test_each_single_permutation_is_complete(cm):
 
 def test_a_patch_value_is_spread_and_not_copied(cm):
     view = toys.view_of(cm, 1)
-    numbers = patches(toys.SHAPE, 17, 41)
+    numbers = patches(toys.SHAPE, 5, 26)  # 8 bands, 5 spans
     with torch.no_grad(), view.seeded():
         copied = ShapleyValueSampling(view.model).attribute(
             view.inputs, view.fill("mean"), target=0, feature_mask=numbers[None, None], n_samples=2
@@ -292,8 +292,8 @@ def test_a_patch_value_is_spread_and_not_copied(cm):
 
 
 def test_patches_have_a_size(cm):
-    with pytest.raises(XaibenchError, match="0 x 5"):
-        values("occlusion", toys.view_of(cm, 1), height=0, width=5)
+    with pytest.raises(XaibenchError, match="0 bands x 5 spans"):
+        values("occlusion", toys.view_of(cm, 1), bands=0, spans=5)
 
 
 # What captum gets wrong on these networks

@@ -1,11 +1,13 @@
 """Methods that only look at scores: patches of the input are replaced by a fill and the spoof log-odds observed.
 
-Features are rectangles of `height` frequency cells x `width` frames, at most half the map each way. Defaults are for 257 x
-201 cells (512-point STFT, 10 ms hop, 16 kHz, two seconds) and leave no sliver at the border:
+Features are rectangles: `bands` of them over frequency, `spans` over time, whatever the cells of the map. On 8 kHz and two
+seconds:
 
-    occlusion            33 x 21   1 kHz x 0.2 s     80 patches
-    feature ablation     20 x 51   0.6 kHz x 0.5 s   52 patches: narrower bands, longer windows
-    Shapley and LIME     33 x 41   1 kHz x 0.4 s     40 patches: fewer unknowns than scores
+    occlusion             8 x 10   1 kHz x 0.2 s     80 patches
+    feature ablation     13 x 4    0.6 kHz x 0.5 s   52 patches: narrower bands, longer windows
+    Shapley and LIME      8 x 5    1 kHz x 0.4 s     40 patches: fewer unknowns than scores
+
+On a map that resolves time alone there are as many patches, all of them in time (25 ms for occlusion).
 
 A patch has one value. captum copies it to each of its cells; here it is spread evenly, value / cells, so that the sum over
 a map is the sum over patches and a patch cut by the border is not over-weighted. Positive: with the patch the score is
@@ -31,19 +33,21 @@ from xaibench.view import View, patches
 from xaibench_captum.common import SPOOF
 
 
-def _patch(view: View, height: int, width: int) -> tuple[int, int]:
-    """Patch size in cells: as asked, but at most half the map, so that a small map still has patches to compare."""
-    if min(height, width) < 1:
-        raise XaibenchError(f"a patch has at least 1 x 1 cells, got {height} x {width}")
-    return min(height, -(-view.shape[0] // 2)), min(width, -(-view.shape[1] // 2))
+def _patch(view: View, bands: int, spans: int) -> tuple[int, int]:
+    """Patch size in cells, at least one cell each way."""
+    if min(bands, spans) < 1 or bands * spans < 2:
+        raise XaibenchError(f"a map is cut into at least two patches, got {bands} bands x {spans} spans")
+    if view.shape[0] == 1:
+        bands, spans = 1, bands * spans
+    return -(-view.shape[0] // bands), -(-view.shape[1] // spans)
 
 
-def _per_utterance(view: View, height: int, width: int, explain: Callable[[View, dict[str, Any]], Tensor]) -> Tensor:
+def _per_utterance(view: View, bands: int, spans: int, explain: Callable[[View, dict[str, Any]], Tensor]) -> Tensor:
     """`explain(one, arguments)`, in captum's arguments, for each utterance, with the patch values spread evenly.
 
     Shape: `(1, C, F, T)` each, equal in all channels -> `(B, F, T)`.
     """
-    numbers = patches(view.shape, *_patch(view, height, width)).to(view.device)
+    numbers = patches(view.shape, *_patch(view, bands, spans)).to(view.device)
     cells = numbers.flatten().bincount()[numbers]
     maps = []
     for one in view.each():
@@ -54,21 +58,21 @@ def _per_utterance(view: View, height: int, width: int, explain: Callable[[View,
 
 
 @attributor(name="occlusion", paper="Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, Sec. 4.1")
-def occlusion(view: View, *, height: int = 33, width: int = 21, baseline: str = "mean") -> Tensor:
+def occlusion(view: View, *, bands: int = 8, spans: int = 10, baseline: str = "mean") -> Tensor:
     """f(x) - f(x with a window replaced by the fill), for a window that moves by its own size. Shape: `(B, F, T)`."""
 
     def explain(one: View, arguments: dict[str, Any]) -> Tensor:
         del arguments["feature_mask"]
-        window = (one.inputs.shape[1], *_patch(one, height, width))
+        window = (one.inputs.shape[1], *_patch(one, bands, spans))
         return Occlusion(one.model).attribute(
             **arguments, baselines=one.fill(baseline), sliding_window_shapes=window, strides=window
         )
 
-    return _per_utterance(view, height, width, explain)
+    return _per_utterance(view, bands, spans, explain)
 
 
 @attributor(name="feature-ablation", paper="Li et al. 2016, arXiv 1612.08220, Eq. 1")
-def feature_ablation(view: View, *, height: int = 20, width: int = 51, baseline: str = "mean") -> Tensor:
+def feature_ablation(view: View, *, bands: int = 13, spans: int = 4, baseline: str = "mean") -> Tensor:
     """f(x) - f(x with one patch replaced by the fill). Shape: `(B, F, T)`.
 
     On patches of the size of occlusion's window this is the same map; the default looks at another scale.
@@ -77,7 +81,7 @@ def feature_ablation(view: View, *, height: int = 20, width: int = 51, baseline:
     def explain(one: View, arguments: dict[str, Any]) -> Tensor:
         return FeatureAblation(one.model).attribute(**arguments, baselines=one.fill(baseline))
 
-    return _per_utterance(view, height, width, explain)
+    return _per_utterance(view, bands, spans, explain)
 
 
 @attributor(
@@ -86,7 +90,7 @@ def feature_ablation(view: View, *, height: int = 20, width: int = 51, baseline:
     random=True, complete=True,
 )  # fmt: skip
 def shapley_sampling(
-    view: View, *, permutations: int = 2, height: int = 33, width: int = 41, baseline: str = "mean"
+    view: View, *, permutations: int = 2, bands: int = 8, spans: int = 5, baseline: str = "mean"
 ) -> Tensor:
     """The mean change of the score as patches join the fill in random order: Shapley values, sampled.
 
@@ -97,7 +101,7 @@ def shapley_sampling(
     def explain(one: View, arguments: dict[str, Any]) -> Tensor:
         return ShapleyValueSampling(one.model).attribute(**arguments, baselines=one.fill(baseline), n_samples=permutations)
 
-    return _per_utterance(view, height, width, explain)
+    return _per_utterance(view, bands, spans, explain)
 
 
 class DoubleRegression(SkLearnLinearRegression):
@@ -118,7 +122,7 @@ class DoubleRegression(SkLearnLinearRegression):
     random=True,
     complete=True,
 )
-def kernel_shap(view: View, *, samples: int = 80, height: int = 33, width: int = 41, baseline: str = "mean") -> Tensor:
+def kernel_shap(view: View, *, samples: int = 80, bands: int = 8, spans: int = 5, baseline: str = "mean") -> Tensor:
     """Shapley values as the weighted least-squares fit to the scores of `samples` random sets of patches.
 
     The two sets "all" and "none" are always among them, with a weight of a million, so the map sums to f(x) - f(baseline) to
@@ -130,7 +134,7 @@ def kernel_shap(view: View, *, samples: int = 80, height: int = 33, width: int =
         method.interpretable_model = DoubleRegression()
         return method.attribute(**arguments, baselines=one.fill(baseline), n_samples=samples)
 
-    return _per_utterance(view, height, width, explain)
+    return _per_utterance(view, bands, spans, explain)
 
 
 def lime_kernel(original: Tensor, perturbed: Tensor, kept: Tensor, **_: object) -> Tensor:
@@ -147,7 +151,7 @@ def lime_kernel(original: Tensor, perturbed: Tensor, kept: Tensor, **_: object) 
 
 
 @attributor(name="lime", paper="Ribeiro et al., KDD 2016, arXiv 1602.04938, Eq. 1", random=True)
-def lime(view: View, *, samples: int = 80, height: int = 33, width: int = 41, baseline: str = "mean") -> Tensor:
+def lime(view: View, *, samples: int = 80, bands: int = 8, spans: int = 5, baseline: str = "mean") -> Tensor:
     """The weights of a ridge regression (alpha 1) from patches kept or replaced, each with probability 1/2, to the score.
 
     Ridge is the choice of LIME's own implementation; captum's default, a lasso of alpha 0.01, sets every patch of a
@@ -158,4 +162,4 @@ def lime(view: View, *, samples: int = 80, height: int = 33, width: int = 41, ba
         method = Lime(one.model, interpretable_model=SkLearnRidge(alpha=1.0), similarity_func=lime_kernel)
         return method.attribute(**arguments, baselines=one.fill(baseline), n_samples=samples)
 
-    return _per_utterance(view, height, width, explain)
+    return _per_utterance(view, bands, spans, explain)

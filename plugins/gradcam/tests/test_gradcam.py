@@ -62,7 +62,7 @@ class Toy(nn.Module):
     def __init__(self, *, seed: int = 17, tail: nn.Module | None = None) -> None:
         super().__init__()
         self.frontend = LogPower(GRID)
-        self.frontend.fit(self.frontend.log_power(waveforms(4, seed=9)))
+        self.frontend.fit(waveforms(4, seed=9))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backend = nn.Sequential(

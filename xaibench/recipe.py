@@ -1,0 +1,60 @@
+"""How a plugin package offers a countermeasure: a builder with options, and where its checkpoint lies.
+
+    recipe = Recipe(name="lcnn", paper="...", build=LCNN, folder=Path(__file__).parent / "checkpoints")
+
+The keyword arguments of `build` are the countermeasure's options. The card of a checkpoint records those it was trained
+with, so that a checkpoint of another size, front end or set of classes is rebuilt as it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xaibench.errors import PluginError
+
+if TYPE_CHECKING:
+    from xaibench.protocols import Countermeasure
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The object behind an entry point of `xaibench.countermeasures`.
+
+    build:    `build(*, option=default, ...)` -> an untrained countermeasure.
+    folder:   where `NAME.safetensors` and its card `NAME.json` lie, if they ship with the package.
+    training: settings of `xaibench train` that suit this countermeasure; the command line overrides them.
+    obtain:   how to get weights where none ship: one sentence that names the command.
+    """
+
+    name: str
+    paper: str
+    build: Callable[..., Countermeasure]
+    folder: Path | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    obtain: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `build`, with their defaults."""
+        return {p.name: p.default for p in inspect.signature(self.build).parameters.values()}
+
+    def untrained(self, *, seed: int, **options: Any) -> Countermeasure:
+        """A fresh one; same seed and options, same weights. Raises PluginError for an unknown option."""
+        import torch
+
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            known = ", ".join(self.options) or "none"
+            raise PluginError(f"countermeasure {self.name!r} has no option {', '.join(unknown)}; its options: {known}")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reach the GPUs, not restored here
+            return self.build(**options)
+
+    def shipped(self) -> Path | None:
+        """The checkpoint that comes with the package, if any."""
+        path = self.folder / f"{self.name}.safetensors" if self.folder else None
+        return path if path is not None and path.is_file() else None
