@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ import toybench
 from safetensors.torch import load_file
 from toys import N_SAMPLES, ConvCM
 
-from xaibench import training
+from xaibench import augment, training
 from xaibench.errors import RunError, XaibenchError
+from xaibench.excerpts import Excerpts
 from xaibench.protocols import Corpus
-from xaibench.training import Excerpts, TrainSpec, augment_tap, augment_waveform, error_rates, evaluate, train
+from xaibench.training import TrainSpec, error_rates, evaluate, train
 
 SPEC = TrainSpec(epochs=2, batch_pairs=1, speeds=(1.0,))
 
@@ -27,6 +29,9 @@ class Recipe:
 
     name = "conv"
     paper = "none"
+    options: ClassVar[dict] = {}
+    training: ClassVar[dict] = {}
+    obtain = ""
 
     def untrained(self, *, seed: int) -> ConvCM:
         return ConvCM(seed=seed)
@@ -75,7 +80,7 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_by_bit(corpus, whole, t
     assert_same(whole, tmp_path)
 
 
-@pytest.mark.parametrize("victim", ["best.safetensors", "last.pt"])
+@pytest.mark.parametrize("victim", [".safetensors", "last.pt"])
 def test_a_training_killed_while_writing_continues_to_the_same_weights(corpus, whole, tmp_path, monkeypatch, victim):
     real, count = os.replace, []
 
@@ -149,7 +154,7 @@ def test_a_held_out_vocoder_is_never_drawn_whichever_data_set_holds_it_out(corpu
 def test_the_epoch_is_chosen_without_held_out_vocoders(corpus):
     held = replace(corpus, held_out=("comb",))
     model = ConvCM()
-    assert set(evaluate(model, [held], "dev", held_out=False).vocoder) == {"bonafide", "smooth"}
+    assert set(evaluate(model, [held], "dev", unseen=False).vocoder) == {"bonafide", "smooth"}
     assert set(evaluate(model, [held], "dev").vocoder) == {"bonafide", *toybench.VOCODERS}
 
 
@@ -158,7 +163,7 @@ def test_vocoders_are_drawn_by_weight(corpus):
     draw = np.random.default_rng(0)
     source = excerpts.sources[0]
     comb = excerpts.audio[source][0]["comb"].astype(np.float32) / 32767
-    drawn = [np.array_equal(excerpts.batch([source], N_SAMPLES, draw)[1], comb) for _ in range(400)]
+    drawn = [np.array_equal(excerpts.batch([source], N_SAMPLES, draw).waveforms[1], comb) for _ in range(400)]
     assert np.mean(drawn) == pytest.approx(0.75, abs=0.06)
 
 
@@ -168,17 +173,30 @@ def test_both_halves_are_the_same_excerpt_at_the_same_speed(corpus):
         for speed, variant in enumerate(variants):
             for name in variant:
                 variant[name] = (np.arange(len(variant[name])) + 8000 * speed).astype(np.int16)
-    real, fake = np.split(excerpts.batch(excerpts.sources * 8, 1000, np.random.default_rng(1)), 2)
+    real, fake = np.split(excerpts.batch(excerpts.sources * 8, 1000, np.random.default_rng(1)).waveforms, 2)
     assert np.array_equal(real, fake)
     assert len(np.unique(real[:, 0])) > 8, "the excerpts did not move"
 
 
 def test_augmentation_depends_on_its_generator_alone_and_keeps_the_shape():
     x, z, deviation = torch.randn(4, 800), torch.randn(4, 1, 33, 126), torch.ones(33, 1)
-    for change in (lambda g: augment_waveform(x, SPEC, g), lambda g: augment_tap(z, deviation, SPEC, g)):
+    masks = {"equaliser_db": 3.0, "frequency_mask": 25, "time_mask": 25}
+    for change, like in (
+        (lambda g: augment.level_and_noise(x, gain_db=3.0, noise_db=(-80, -62), generator=g), x),
+        (lambda g: augment.spectrum(x, **masks, generator=g), x),
+        (lambda g: augment.log_spectrum(z, deviation, **masks, generator=g), z),
+    ):
         one, two, three = (change(torch.Generator().manual_seed(s)) for s in (0, 0, 1))
         assert torch.equal(one, two) and not torch.equal(one, three)
-    assert augment_tap(z, deviation, SPEC, torch.Generator().manual_seed(0)).shape == z.shape
+        assert one.shape == like.shape and bool(one.isfinite().all())
+
+
+def test_without_response_and_masks_the_spectrum_is_left_as_it_is():
+    x = torch.randn(2, 4_000)
+    none = {"equaliser_db": 0.0, "frequency_mask": 0, "time_mask": 0, "generator": torch.Generator().manual_seed(0)}
+    assert torch.allclose(augment.spectrum(x, **none), x, atol=1e-5)
+    z = torch.randn(2, 1, 33, 126)
+    assert torch.equal(augment.log_spectrum(z, torch.ones(33, 1), **none), z)
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------
@@ -212,13 +230,13 @@ def test_a_batch_larger_than_the_data_a_misspelt_vocoder_and_a_repeated_utteranc
         train(Recipe(), [corpus], tmp_path, replace(SPEC, vocoder_weights=(("cmob", 2.0),)))
     with pytest.raises(RunError, match="'a-1', too"):
         train(Recipe(), [corpus, replace(corpus, name="copy")], tmp_path, SPEC)
-    with pytest.raises(RunError, match="at least 1, got 0"):
+    with pytest.raises(RunError, match="epochs 0: must be at least 1"):
         TrainSpec(epochs=0)
 
 
 def test_a_diverged_loss_is_named_and_the_epoch_before_is_kept(corpus, tmp_path, monkeypatch):
-    real = training.augment_waveform
-    monkeypatch.setattr(training, "augment_waveform", lambda x, spec, draw: real(x, spec, draw) * calm[0])
+    real = augment.level_and_noise
+    monkeypatch.setattr(augment, "level_and_noise", lambda x, **options: real(x, **options) * calm[0])
     calm = [1.0]
 
     def burst(line):

@@ -2,35 +2,36 @@
 
 A batch holds pairs: the same excerpt of a bona fide utterance and of one vocoded twin, so that speaker, words and level
 cannot serve as a cue. Epoch `e` of seed `s` depends on `(s, e)` alone, so a resumed training continues the same course.
-The weights that are kept are an exponential moving average; the epoch is chosen on the dev split without any held-out
-vocoder.
+The weights that are kept are an exponential moving average, of the best epoch or averaged over the best few; epochs are
+judged on the dev split without any held-out vocoder.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import pickle
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
-from xaibench import audio
+from xaibench import audio, augment
 from xaibench.errors import RunError
-from xaibench.frontends import LogPower
+from xaibench.excerpts import Excerpts, held_out
 from xaibench.layers import deeplift_form
 from xaibench.metrics.detection import equal_error_rate
-from xaibench.protocols import Corpus, CountermeasureRecipe
+from xaibench.protocols import Corpus, Countermeasure, CountermeasureRecipe
 from xaibench.scoring import bonafide_index, score_recordings
-from xaibench.weights import load_weights, save_weights
+from xaibench.weights import halved, load_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -51,83 +52,39 @@ class TrainSpec:
     noise_db: tuple[float, float] = (-80.0, -62.0)  # white noise for half of the samples, dB re full scale
     time_mask: int = 25  # frames, longest of two masks
     frequency_mask: int = 25  # bins, longest of two masks
-    bfloat16: bool = True  # autocast of the convolutions while training (scores are always float32)
+    bfloat16: bool = True  # autocast while training (scores are always float32)
+    crop_seconds: float | None = None  # length of the excerpts; the countermeasure's own where None
+    rawboost: int = 0  # algorithm 1 to 8 of RawBoost on every excerpt, 0 for none
+    class_weights: tuple[float, ...] = ()  # weights of the classes in the loss, in their order; all 1 where empty
+    judge_every: int = 1  # epochs from one look at dev to the next; the last epoch is always judged
+    patience: int = 0  # stop after so many judged epochs without a better one; 0: never
+    average_best: int = 1  # how many of the best epochs the final weights are averaged over
+    half: bool = False  # publish the weights in half precision; the card's figures are of these
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_pairs) < 1:
-            raise RunError(f"epochs and batch_pairs must be at least 1, got {self.epochs} and {self.batch_pairs}")
+        least = {n: getattr(self, n) for n in ("epochs", "batch_pairs", "judge_every", "average_best")}
+        small = [f"{n} {v}" for n, v in least.items() if v < 1]
+        if small:
+            raise RunError(f"{' and '.join(small)}: must be at least 1")
+        if self.crop_seconds is not None and not self.crop_seconds > 0:
+            raise RunError(f"crop_seconds must be positive, got {self.crop_seconds}")
+        if self.rawboost not in range(9):
+            raise RunError(f"rawboost {self.rawboost}: expected one of its algorithms 1 to 8, or 0 for none")
+        if any(not w > 0 for w in self.class_weights):
+            raise RunError(f"class_weights must be positive, got {self.class_weights}")
 
+    @classmethod
+    def suited(cls, recipe: CountermeasureRecipe, **chosen: object) -> TrainSpec:
+        """The recipe's own settings, with those in `chosen` that are not None on top.
 
-class Excerpts:
-    """All training audio in memory (16 bit), at every speed, as `{source: [{vocoder: (N,)} per speed]}`."""
-
-    def __init__(self, corpora: Sequence[Corpus], speeds: Sequence[float], weights: Mapping[str, float]) -> None:
-        self.weights = weights
-        self.audio: dict[str, list[dict[str, np.ndarray]]] = {}
-        held_out = _held_out(corpora)
-        for corpus in corpora:
-            for u in corpus.utterances:
-                if u.split != "train" or u.vocoder in held_out:
-                    continue
-                samples = audio.read(u.path, sample_rate=corpus.sample_rate)
-                variants = self.audio.setdefault(u.source, [{} for _ in speeds])
-                if u.vocoder in variants[0]:
-                    raise RunError(f"{corpus.name}: a data set before it has {u.vocoder} of {u.source!r}, too; rename one")
-                for variant, speed in zip(variants, speeds, strict=True):
-                    changed = audio.resample(samples, round(corpus.sample_rate * speed), corpus.sample_rate)
-                    variant[u.vocoder] = np.round(np.clip(changed, -1, 1) * 32767).astype(np.int16)
-        self.sources = sorted(s for s, (first, *_) in self.audio.items() if "bonafide" in first and len(first) > 1)
-        if not self.sources:
-            raise RunError(
-                f"no training pairs in {', '.join(c.name for c in corpora)}; expected a split named train with vocoded "
-                f"twins that are not held out"
-            )
-        vocoders = {v for variants in self.audio.values() for v in variants[0]} - {"bonafide"}
-        stray = sorted(set(weights) - vocoders)
+        Raises RunError for a setting there is not.
+        """
+        known = {f.name for f in fields(cls)}
+        settings = {**recipe.training, **{k: v for k, v in chosen.items() if v is not None}}
+        stray = sorted(set(settings) - known)
         if stray:
-            raise RunError(
-                f"weights are set for {', '.join(stray)}; the vocoders to train on are {', '.join(sorted(vocoders))}"
-            )
-
-    def batch(self, sources: Sequence[str], n_samples: int, draw: np.random.Generator) -> np.ndarray:
-        """Waveforms `(2 * len(sources), n_samples)`: all bona fide halves, then their vocoded twins."""
-        real, fake = [], []
-        for source in sources:
-            variant = self.audio[source][draw.integers(len(self.audio[source]))]
-            vocoders = sorted(v for v in variant if v != "bonafide")
-            weights = np.array([self.weights.get(v, 1.0) for v in vocoders])
-            vocoder = str(draw.choice(vocoders, p=weights / weights.sum()))
-            length = min(len(variant["bonafide"]), len(variant[vocoder]))
-            start = int(draw.integers(max(length - n_samples, 0) + 1))
-            for half, name in ((real, "bonafide"), (fake, vocoder)):
-                half.append(audio.fit(variant[name][start:length], n_samples))
-        return np.stack(real + fake).astype(np.float32) / 32767
-
-
-def augment_waveform(x: Tensor, spec: TrainSpec, draw: torch.Generator) -> Tensor:
-    """Random level and, for half of the samples, white noise. Shape: `(B, N)` -> `(B, N)`."""
-    gain = (torch.rand(len(x), 1, generator=draw) * 2 - 1) * spec.gain_db
-    low, high = spec.noise_db
-    level = torch.rand(len(x), 1, generator=draw) * (high - low) + low
-    on = (torch.rand(len(x), 1, generator=draw) < 0.5).float()
-    noise = torch.randn(x.shape, generator=draw)
-    return x * 10 ** (gain / 20) + on * noise * 10 ** (level / 20)
-
-
-def augment_tap(z: Tensor, deviation: Tensor, spec: TrainSpec, draw: torch.Generator) -> Tensor:
-    """Random equaliser, then time and frequency masks at the mean (0). Shape: `(B, 1, F, T)` -> same."""
-    batch, _, bins, frames = z.shape
-    knots = torch.randn(batch, 1, 8, generator=draw) * spec.equaliser_db * math.log(10) / 10
-    curve = nn.functional.interpolate(knots, size=bins, mode="linear", align_corners=True)
-    z = z + (curve[:, 0, :, None] / deviation)[:, None]
-    for size, longest, dim in ((bins, spec.frequency_mask, 2), (frames, spec.time_mask, 3)):
-        position = torch.arange(size)
-        for _ in range(2):
-            width = torch.rand(batch, 1, generator=draw) * longest
-            start = torch.rand(batch, 1, generator=draw) * (size - width)
-            hidden = (position >= start) & (position < start + width)
-            z = z.masked_fill(hidden[:, None, :, None] if dim == 2 else hidden[:, None, None, :], 0.0)
-    return z
+            raise RunError(f"{recipe.name} asks for the training settings {', '.join(stray)}; there are {', '.join(known)}")
+        return cls(**settings)
 
 
 def error_rates(table: pd.DataFrame, held_out: Sequence[str]) -> dict[str, float]:
@@ -145,11 +102,6 @@ def error_rates(table: pd.DataFrame, held_out: Sequence[str]) -> dict[str, float
     return rates
 
 
-def _held_out(corpora: Sequence[Corpus]) -> list[str]:
-    """What one data set holds out is held out of all."""
-    return sorted({v for c in corpora for v in c.held_out})
-
-
 def _check_corpora(corpora: Sequence[Corpus], sample_rate: int) -> None:
     """What would only be found out after an epoch, or after all of them."""
     for corpus in corpora:
@@ -164,8 +116,8 @@ def _check_corpora(corpora: Sequence[Corpus], sample_rate: int) -> None:
                 raise RunError(
                     f"{corpus.name}: only {what} utterances in its split {split}; an error rate needs both classes"
                 )
-    held_out = _held_out(corpora)
-    judges = {u.bonafide for c in corpora for u in c.utterances if u.split == "dev" and u.vocoder not in held_out}
+    hidden = held_out(corpora)
+    judges = {u.bonafide for c in corpora for u in c.utterances if u.split == "dev" and u.vocoder not in hidden}
     if len(judges) < 2:
         raise RunError(
             f"{', '.join(c.name for c in corpora)}: no dev split with bona fide and vocoded utterances, held-out vocoders "
@@ -174,13 +126,17 @@ def _check_corpora(corpora: Sequence[Corpus], sample_rate: int) -> None:
 
 
 def evaluate(
-    model: nn.Module, corpora: Sequence[Corpus], split: str, *, device: str = "cpu", held_out: bool = True
+    model: nn.Module, corpora: Sequence[Corpus], split: str, *, device: str = "cpu", unseen: bool = True
 ) -> pd.DataFrame:
-    """Score every utterance of a split: columns dataset, utterance, speaker, vocoder, score. `model` in eval()."""
+    """Score every utterance of a split, without held-out vocoders unless `unseen`.
+
+    Columns dataset, utterance, speaker, vocoder, score. Puts `model` in eval().
+    """
     model.eval()
-    hidden = () if held_out else _held_out(corpora)
+    hidden = () if unseen else held_out(corpora)
     chosen = [(c, u) for c in corpora for u in c.utterances if u.split == split and u.vocoder not in hidden]
-    scores = score_recordings(model, [audio.read(u.path, sample_rate=c.sample_rate) for c, u in chosen], device=device)
+    recordings = [audio.read_aligned(u, sample_rate=c.sample_rate) for c, u in chosen]
+    scores = score_recordings(model, recordings, device=device)
     return pd.DataFrame(
         [(c.name, u.source, u.speaker, u.vocoder, s) for (c, u), s in zip(chosen, scores, strict=True)],
         columns=["dataset", "utterance", "speaker", "vocoder", "score"],
@@ -193,107 +149,212 @@ def train(
     out: Path,
     spec: TrainSpec,
     *,
+    options: Mapping[str, object] | None = None,
+    excerpts: Excerpts | None = None,
     device: str = "cpu",
     report: Callable[[dict], None] = lambda line: None,
 ) -> Path:
     """Train and write `out/NAME.safetensors` with its card `out/NAME.json`, `history.csv` and `scores.csv`.
 
     Every epoch ends with a checkpoint in `out/last.pt`; calling again continues there. `report` gets one dictionary an
-    epoch. Raises RunError when `out` cannot be written or holds a training with another spec, for data that cannot be
+    epoch. `options` are the countermeasure's; `excerpts` the training audio, where it was read before (for another seed).
+    Raises RunError when `out` cannot be written or holds a training with another spec, for data that cannot be
     trained on or judged (no training pairs, fewer than a batch, no dev split, one class only, another sample rate, two
-    data sets with one utterance), and for a loss that is not finite.
+    data sets with one utterance, a vocoder of no known class), and for a loss that is not finite.
     """
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{out}: cannot write here ({error.strerror}); choose another --out") from error
-    identity = {"countermeasure": recipe.name, "spec": asdict(spec), "data": {c.name: c.hash for c in corpora}}
+    options = dict(options or {})
+    identity = {
+        "countermeasure": recipe.name, "options": options, "spec": asdict(spec), "data": {c.name: c.hash for c in corpora},
+    }  # fmt: skip
     identity = json.loads(json.dumps(identity))
-    held_out = _held_out(corpora)
-    model = recipe.untrained(seed=spec.seed).to(device, memory_format=torch.channels_last)
+    model = recipe.untrained(seed=spec.seed, **options).to(device, memory_format=torch.channels_last)
     _check_corpora(corpora, model.sample_rate)
-    excerpts = Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
+    excerpts = excerpts or Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
     steps = len(excerpts.sources) // spec.batch_pairs
     if steps < 1:
         raise RunError(
             f"{len(excerpts.sources)} training utterances do not fill a batch; lower --batch-pairs {spec.batch_pairs}"
         )
-    _fit_normalisation(model, excerpts, spec)
+    lesson = _Lesson(model, excerpts, spec, _labels(model, corpora, excerpts.vocoders), device)
+    lesson.fit()
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(spec.average), use_buffers=True
     )
-    optimiser = torch.optim.Adam(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, spec.learning_rate, total_steps=steps * spec.epochs + 1, pct_start=0.15
+    optimiser = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], lr=spec.learning_rate, weight_decay=spec.weight_decay
     )
+    schedule = lr_scheduler.OneCycleLR(optimiser, spec.learning_rate, total_steps=steps * spec.epochs + 1, pct_start=0.15)
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
-    history, best = _resume(out / "last.pt", identity, parts)
+    history = _resume(out / "last.pt", identity, parts)
     for epoch in range(len(history), spec.epochs):
+        if _out_of_patience(history, spec.patience):
+            break
         started = time.perf_counter()
         with deeplift_form(model):  # the backward pass of its ReLU form takes half the time of torch.maximum's on a CPU
-            loss = _epoch(model, average, optimiser, schedule, excerpts, spec, epoch, device)
-        rates = error_rates(evaluate(average.module, corpora, "dev", device=device, held_out=False), held_out)
-        line = {
-            "epoch": epoch,
-            "loss": loss,
-            "dev_eer": rates["pooled"],
-            "rate": schedule.get_last_lr()[0],
-            "seconds": time.perf_counter() - started,
-        }
+            loss = lesson.epoch(epoch, average, optimiser, schedule)
+        line = {"epoch": epoch, "loss": loss, "dev_eer": None, "rate": schedule.get_last_lr()[0]}
+        if (epoch + 1) % spec.judge_every == 0 or epoch + 1 == spec.epochs:
+            table = evaluate(average.module, corpora, "dev", device=device, unseen=False)
+            line["dev_eer"] = error_rates(table, held_out(corpora))["pooled"]
+        line["seconds"] = time.perf_counter() - started
         history.append(line)
-        if best is None or line["dev_eer"] <= best["dev_eer"]:
-            best = line
-            save_weights(out / "best.safetensors", average.module)
+        best = _best(history, spec.average_best)
+        if epoch in best:
+            save_weights(out / f"epoch-{epoch}.safetensors", average.module)
         pd.DataFrame(history).to_csv(out / "history.csv", index=False)
-        _save(out / "last.pt", {"identity": identity, "history": history, "best": best}, parts)
+        _save(out / "last.pt", {"identity": identity, "history": history}, parts)
+        for old in set(out.glob("epoch-*.safetensors")) - {out / f"epoch-{e}.safetensors" for e in best}:
+            old.unlink()
         report(line)
-    load_weights(model, out / "best.safetensors")
-    return _publish(recipe, model, corpora, out, identity, best, held_out, device)
+    best = _best(history, spec.average_best)
+    _load_average(model, [out / f"epoch-{e}.safetensors" for e in best])
+    lesson.settle()
+    return _publish(recipe, model, corpora, out, identity, best, spec, device)
 
 
-def _fit_normalisation(model: nn.Module, excerpts: Excerpts, spec: TrainSpec) -> None:
-    """Per-band mean and deviation from 256 training excerpts, both halves, with their augmentation of the waveform."""
-    frontend = model.frontend
-    if not isinstance(frontend, LogPower):
-        return
-    draw = np.random.default_rng([spec.seed, 0])
-    waves = excerpts.batch(draw.choice(excerpts.sources, 128), model.n_samples, draw)
-    noisy = augment_waveform(torch.from_numpy(waves), spec, torch.Generator().manual_seed(spec.seed))
-    frontend.fit(frontend.log_power(noisy.to(frontend.mean.device)))
+def _best(history: Sequence[dict], count: int) -> list[int]:
+    """The judged epochs of lowest dev EER, the later of equals first."""
+    judged = [line for line in history if line["dev_eer"] is not None]
+    return [line["epoch"] for line in sorted(judged, key=lambda line: (line["dev_eer"], -line["epoch"]))[:count]]
 
 
-def _epoch(model, average, optimiser, schedule, excerpts, spec, epoch, device) -> float:
-    draw = np.random.default_rng([spec.seed, 1 + epoch])
-    generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
-    torch.manual_seed(int(draw.integers(2**62)))  # dropout
-    model.train()
-    order = draw.permutation(excerpts.sources)
-    steps = len(order) // spec.batch_pairs
-    real = bonafide_index(model.classes)
-    labels = torch.tensor([real] * spec.batch_pairs + [1 - real] * spec.batch_pairs, device=device)
-    total = 0.0
-    for step in range(steps):
-        sources = order[step * spec.batch_pairs : (step + 1) * spec.batch_pairs]
-        waves = torch.from_numpy(excerpts.batch(sources, model.n_samples, draw))
-        with torch.no_grad():
-            tap = model.frontend(augment_waveform(waves, spec, generator).to(device))
-            if isinstance(model.frontend, LogPower):
-                tap = augment_tap(tap.cpu(), model.frontend.deviation.cpu(), spec, generator).to(device)
-            tap = tap.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=spec.bfloat16):
-            logits = model.backend(tap)
-        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=spec.label_smoothing)
-        if not torch.isfinite(loss):
-            raise RunError(f"the loss is {loss.item()} at epoch {epoch}, step {step}; lower --learning-rate")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        average.update_parameters(model)
-        total += loss.item()
-    return total / steps
+def _out_of_patience(history: Sequence[dict], patience: int) -> bool:
+    judged = [line["epoch"] for line in history if line["dev_eer"] is not None]
+    return bool(patience and judged) and len(judged) - 1 - judged.index(_best(history, 1)[0]) >= patience
+
+
+def _load_average(model: nn.Module, paths: Sequence[Path]) -> None:
+    """The mean of several checkpoints of one architecture; whole numbers (counts of batches) of the first."""
+    load_weights(model, paths[0])
+    total = {n: t.double() for n, t in model.state_dict().items() if t.is_floating_point()}
+    for path in paths[1:]:
+        load_weights(model, path)
+        total = {n: t + model.state_dict()[n].double() for n, t in total.items()}
+    model.load_state_dict({n: (t / len(paths)).float() for n, t in total.items()}, strict=False)
+
+
+def _labels(model: Countermeasure, corpora: Sequence[Corpus], vocoders: Sequence[str]) -> dict[str, int]:
+    """The class of bona fide speech and of every vocoder: by its kind where the countermeasure tells kinds apart."""
+    classes = list(model.classes)
+    real = bonafide_index(classes)
+    if len(classes) == 2:
+        return {"bonafide": real, **{v: 1 - real for v in vocoders}}
+    kinds = {v: k for c in corpora for v, k in c.kinds.items()}
+    stray = {v: kinds.get(v, "not said") for v in vocoders if kinds.get(v) not in classes}
+    if stray:
+        raise RunError(
+            f"the countermeasure tells {', '.join(classes)} apart, but the kind of {stray} is none of them; the manifest's "
+            f"table [kinds] says it, and the countermeasure's option `kinds` chooses its classes"
+        )
+    return {"bonafide": real, **{v: classes.index(kinds[v]) for v in vocoders}}
+
+
+class _Lesson:
+    """What one training step needs: model, data, labels and loss."""
+
+    def __init__(
+        self, model: Countermeasure, excerpts: Excerpts, spec: TrainSpec, labels: Mapping[str, int], device: str
+    ) -> None:
+        self.model, self.excerpts, self.spec, self.labels, self.device = model, excerpts, spec, labels, device
+        self.n_samples = model.n_samples if spec.crop_seconds is None else round(spec.crop_seconds * model.sample_rate)
+        self.learned_tap = any(p.requires_grad for p in model.frontend.parameters())
+        self.log_tap = hasattr(model.frontend, "deviation")  # a normalised log spectrum, masked and filtered as it is
+        if spec.class_weights and len(spec.class_weights) != len(model.classes):
+            raise RunError(f"class_weights {spec.class_weights}: expected one for each of {', '.join(model.classes)}")
+        self.weight = torch.tensor(spec.class_weights, device=device) if spec.class_weights else None
+
+    def _noisy(self, waves: Tensor, generator: torch.Generator) -> Tensor:
+        spec = self.spec
+        return augment.level_and_noise(waves, gain_db=spec.gain_db, noise_db=spec.noise_db, generator=generator)
+
+    def fit(self) -> None:
+        """The front end's normalisation, from 256 training excerpts, both halves, with level and noise augmented."""
+        if hasattr(self.model.frontend, "fit"):
+            draw = np.random.default_rng([self.spec.seed, 0])
+            batch = self.excerpts.batch(draw.choice(self.excerpts.sources, 128), self.n_samples, draw)
+            noisy = self._noisy(torch.from_numpy(batch.waveforms), torch.Generator().manual_seed(self.spec.seed))
+            self.model.frontend.fit(noisy.to(self.device))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """What is known only after training, from 128 training excerpts as they are."""
+        if hasattr(self.model, "settle"):
+            draw = np.random.default_rng([self.spec.seed, 0])
+            batch = self.excerpts.batch(draw.choice(self.excerpts.sources, 64), self.model.n_samples, draw)
+            self.model.eval().settle(torch.from_numpy(batch.waveforms).to(self.device))
+
+    def _masks(self, generator: torch.Generator) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "equaliser_db": spec.equaliser_db, "frequency_mask": spec.frequency_mask, "time_mask": spec.time_mask,
+            "generator": generator,
+        }  # fmt: skip
+
+    def _augmented(self, waves: Tensor, draw: np.random.Generator, generator: torch.Generator) -> Tensor:
+        waves = augment.rawboosted(waves, self.spec.rawboost, self.model.sample_rate, draw)
+        waves = self._noisy(waves, generator)
+        if not self.log_tap:
+            waves = augment.spectrum(waves, **self._masks(generator))
+        return waves.to(self.device)
+
+    def _tap(self, waves: Tensor, generator: torch.Generator) -> Tensor:
+        frontend = self.model.frontend
+        with torch.set_grad_enabled(self.learned_tap):
+            tap = frontend(waves)
+        if self.log_tap:
+            deviation = frontend.deviation.cpu()
+            tap = augment.log_spectrum(tap.cpu(), deviation, **self._masks(generator)).to(self.device)
+        return tap
+
+    def _autocast(self, wanted: bool) -> torch.autocast:
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=wanted and self.spec.bfloat16)
+
+    def _loss(self, tap: Tensor, labels: Tensor) -> Tensor:
+        if hasattr(self.model, "training_loss"):
+            return self.model.training_loss(tap, labels, self.weight)
+        logits = self.model.backend(tap).float()
+        return nn.functional.cross_entropy(
+            logits, labels, weight=self.weight, label_smoothing=self.spec.label_smoothing
+        )  # fmt: skip
+
+    def epoch(
+        self, number: int, average: nn.Module, optimiser: torch.optim.Optimizer, schedule: lr_scheduler.LRScheduler
+    ) -> float:
+        """One pass over the bona fide utterances. Returns the mean loss; raises RunError when it is not finite."""
+        spec, model = self.spec, self.model
+        draw = np.random.default_rng([spec.seed, 1 + number])
+        generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        torch.manual_seed(int(draw.integers(2**62)))  # dropout
+        model.train()
+        order = draw.permutation(self.excerpts.sources)
+        steps = len(order) // spec.batch_pairs
+        total = 0.0
+        for step in range(steps):
+            sources = order[step * spec.batch_pairs : (step + 1) * spec.batch_pairs]
+            batch = self.excerpts.batch(sources, self.n_samples, draw)
+            names = ["bonafide"] * spec.batch_pairs + list(batch.vocoders)
+            labels = torch.tensor([self.labels[n] for n in names], device=self.device)
+            waves = self._augmented(torch.from_numpy(batch.waveforms), draw, generator)
+            with self._autocast(self.learned_tap):  # a fixed front end keeps its precision
+                tap = self._tap(waves, generator)
+            with self._autocast(True):
+                loss = self._loss(tap.contiguous(memory_format=torch.channels_last), labels)
+            if not torch.isfinite(loss):
+                raise RunError(f"the loss is {loss.item()} at epoch {number}, step {step}; lower --learning-rate")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            average.update_parameters(model)
+            total += loss.item()
+        return total / steps
 
 
 def _save(path: Path, facts: dict, parts: dict) -> None:
@@ -305,9 +366,9 @@ def _save(path: Path, facts: dict, parts: dict) -> None:
         raise RunError(f"{path}: could not be written ({error}); the epoch before is safe, run again to continue") from error
 
 
-def _resume(path: Path, identity: dict, parts: dict) -> tuple[list[dict], dict | None]:
+def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
     if not path.exists():
-        return [], None
+        return []
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -317,23 +378,27 @@ def _resume(path: Path, identity: dict, parts: dict) -> tuple[list[dict], dict |
         raise RunError(f"{path}: holds a training with another {', '.join(differ)}; choose another --out, or remove it")
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return state["history"], state["best"]
+    return state["history"]
 
 
-def _publish(recipe, model, corpora, out, identity, best, held_out, device) -> Path:
+def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:
     """The final weights, scores and card."""
     weights = out / f"{recipe.name}.safetensors"
-    save_weights(weights, model)
+    if spec.half:
+        halved(model)
+    save_weights(weights, model, half=spec.half)
     tables = []
     for split in ("dev", "eval"):
         table = evaluate(model, corpora, split, device=device)
         tables.append(table.assign(split=split))
     table = pd.concat(tables)
     table.to_csv(out / "scores.csv", index=False)
-    trained = [u for c in corpora for u in c.utterances if u.split == "train" and u.vocoder not in held_out]
+    hidden = held_out(corpora)
+    trained = [u for c in corpora for u in c.utterances if u.split == "train" and u.vocoder not in hidden]
     card = {
         "name": recipe.name,
         "paper": recipe.paper,
+        "options": identity["options"],
         "classes": list(model.classes),
         "sample_rate": model.sample_rate,
         "n_samples": model.n_samples,
@@ -343,14 +408,15 @@ def _publish(recipe, model, corpora, out, identity, best, held_out, device) -> P
             "utterances": len({u.source for u in trained}),
             "speakers": len({u.speaker for u in trained}),
             "vocoders": sorted({u.vocoder for u in trained} - {"bonafide"}),
-            "held_out": held_out,
+            "held_out": hidden,
         },
         "spec": identity["spec"],
-        "epoch": best["epoch"],
+        "epoch": best[0],
+        "averaged_epochs": best,
         "eer": {
             split: {
-                "+".join(sorted(group.dataset.unique())): error_rates(group, held_out),
-                **{name: error_rates(g, held_out) for name, g in group.groupby("dataset")},
+                "+".join(sorted(group.dataset.unique())): error_rates(group, hidden),
+                **{name: error_rates(g, hidden) for name, g in group.groupby("dataset")},
             }
             for split, group in table.groupby("split")
         },

@@ -16,13 +16,37 @@ from torch import nn
 from xaibench.errors import CheckpointError
 
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write every parameter and buffer, atomically. A tensor registered under two names is written under both."""
+def save_weights(path: Path, model: nn.Module, *, half: bool = False) -> None:
+    """Write every parameter and buffer, atomically. A tensor registered under two names is written under both.
+
+    half: floating-point numbers as float16, half the size; `halved` first, so that the model is what is written.
+    """
     path = Path(path)
     scratch = path.with_suffix(".tmp")
     # clone: safetensors refuses tensors that share memory
-    save_file({name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}, scratch)
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    save_file(state, scratch)
     os.replace(scratch, path)
+
+
+@torch.no_grad()
+def halved(model: nn.Module) -> nn.Module:
+    """Round every parameter and buffer to half precision, in place; they stay in their own type. Returns the model.
+
+    Raises CheckpointError for a value beyond what float16 holds (65,504).
+
+    >>> halved(nn.Linear(1, 1)).weight.dtype
+    torch.float32
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            rounded = tensor.half().to(tensor.dtype)
+            if not rounded.isfinite().all():
+                raise CheckpointError(f"{name} holds {float(tensor.abs().max()):.3g}, beyond half precision; keep it whole")
+            tensor.copy_(rounded)
+    return model
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
