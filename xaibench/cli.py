@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,14 +57,43 @@ def _split(names: str) -> list[str]:
     return [n.strip() for n in names.split(",") if n.strip()]
 
 
-def _options(assignments: list[str]) -> dict[str, dict[str, Any]]:
+def _checkpoints(assignments: list[str], cms: list[str]) -> dict[str, str]:
+    """`lcnn=FILE` -> {"lcnn": "FILE"}; a bare FILE belongs to the only countermeasure."""
+    found: dict[str, str] = {}
+    for assignment in assignments:
+        name, mark, file = assignment.partition("=")
+        if not mark or "/" in name:
+            if len(cms) != 1 or cms == ["all"]:
+                raise XaibenchError(f"--checkpoint {assignment!r}: with several countermeasures expected NAME=FILE")
+            name, file = cms[0], assignment
+        found[name] = file
+    return found
+
+
+def _cm_options(cms: Sequence[str], assignments: list[str], ssl: Path | None) -> dict[str, dict[str, Any]]:
+    """Options of countermeasures: `tca.kinds=[...]`, and `--ssl` for every one of `cms` that takes it."""
+    from xaibench import registry
+
+    options = _options(assignments, "--cm-set", 'CM.OPTION=VALUE, as in tca.kinds=["tts","vc"]')
+    if ssl is not None:
+        takers = [name for name in cms if "ssl" in registry.load("countermeasures", name).options]
+        if not takers:
+            raise XaibenchError(f"--ssl {ssl}: none of {', '.join(cms)} takes a wav2vec 2.0 encoder")
+        for name in takers:
+            options.setdefault(name, {})["ssl"] = str(ssl)
+    return options
+
+
+def _options(
+    assignments: list[str], flag: str = "--set", form: str = "METHOD.OPTION=VALUE, as in integrated-gradients.steps=50"
+) -> dict[str, dict[str, Any]]:
     """`grad-cam.layer=backend.mfm_15` -> {"grad-cam": {"layer": ...}}; values are JSON where they parse, else text."""
     options: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         place, mark, text = assignment.partition("=")
         method, dot, option = place.rpartition(".")
         if not mark or not dot:
-            raise XaibenchError(f"--set {assignment!r}: expected METHOD.OPTION=VALUE, as in integrated-gradients.steps=50")
+            raise XaibenchError(f"{flag} {assignment!r}: expected {form}")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
@@ -102,7 +132,14 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[str, typer.Option(help="Utterances at a time; `auto` chooses by device.")] = "auto",
-    checkpoint: Annotated[str | None, typer.Option(help="Weights (safetensors) instead of the shipped.")] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights (safetensors) instead of the shipped: FILE, or NAME=FILE with several CMs; repeatable."),
+    ] = None,
+    ssl: Annotated[
+        Path | None, typer.Option(help="Local Hugging Face folder of a wav2vec 2.0 encoder, for CMs trained on one.")
+    ] = None,
+    cm_set: Annotated[list[str] | None, typer.Option(help="CM.OPTION=VALUE on top of its card's, repeatable.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.OPTION=VALUE, repeatable.")] = None,
     keep_maps: Annotated[bool, typer.Option(help="Also write every attribution and the truth (for `show`).")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder; the same command in the same folder continues.")] = None,
@@ -117,16 +154,17 @@ def run(
     from xaibench.harness.device import choose_device
     from xaibench.harness.run import run as run_harness
     from xaibench.harness.spec import RunSpec
-    from xaibench.harness.workbench import control_names, known_metrics, known_names
+    from xaibench.harness.workbench import control_names, known_countermeasures, known_metrics, known_names
     from xaibench.truth import TruthSpec
 
     if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
         raise XaibenchError(f"--batch-size {batch_size!r}: expected `auto` or a whole number of at least 1")
     methods, broken = known_names("attributors", _split(xai))
-    for problem in broken:
+    cms, without = known_countermeasures(_split(cm), checkpoints := _checkpoints(checkpoint or [], _split(cm)))
+    for problem in (*broken, *without):
         _note(problem)
     spec = RunSpec(
-        countermeasures=known_names("countermeasures", _split(cm))[0],
+        countermeasures=cms,
         attributors=tuple(dict.fromkeys([*methods, *control_names()])),
         metrics=known_metrics(_split(metrics), preset),
         data=known_names("datasets", [data])[0][0],
@@ -136,13 +174,14 @@ def run(
         preset=preset,
         limit=limit,
         seed=seed,
-        checkpoint=checkpoint,
+        checkpoints=checkpoints,
+        cm_options=_cm_options(cms, cm_set or [], ssl),
         keep_maps=keep_maps,
         grid=Grid(n_fft=n_fft, hop=hop, window=window),
         truth=TruthSpec(truth, truth_kernel, truth_variance, truth_epsilon, truth_share),
         options=_options(set_ or []),
     )
-    folder = out or Path("results") / f"{'-'.join(spec.countermeasures)}-{data}-{preset}"
+    folder = out or Path("results") / f"{'all' if cm == 'all' else '-'.join(spec.countermeasures)}-{data}-{preset}"
     with _progress() as show_step:
         summary = run_harness(
             spec, folder, device=choose_device(device), batch_size=None if batch_size == "auto" else int(batch_size),
@@ -241,60 +280,110 @@ def train(
     data: Annotated[str, typer.Option(help="Data sets; their train splits are pooled, dev chooses the epoch.")] = "minivoc",
     root: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER for a data set that is not embedded.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; the same command continues there.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and of every draw.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the bona fide utterances.")] = 26,
-    batch_pairs: Annotated[int, typer.Option(help="Pairs a step: each is a bona fide and a vocoded excerpt.")] = 12,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule (Adam).")] = 1e-3,
+    seed: Annotated[
+        str, typer.Option(help="Seed of the weights and of every draw; several, as in 0,1,2, train one after another.")
+    ] = "0",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the bona fide utterances.")] = None,
+    batch_pairs: Annotated[int | None, typer.Option(help="Pairs a step: each a bona fide and a vocoded excerpt.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the one-cycle schedule (Adam).")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
+    crop_seconds: Annotated[float | None, typer.Option(help="Length of the training excerpts.")] = None,
     vocoder_weights: Annotated[
         str, typer.Option(help="How often vocoders are drawn, relative to 1: NAME=WEIGHT[,NAME=WEIGHT].")
     ] = "",
+    class_weights: Annotated[str, typer.Option(help="CLASS=WEIGHT[,CLASS=WEIGHT] in the loss; 1 where not named.")] = "",
+    rawboost: Annotated[int | None, typer.Option(help="RawBoost algorithm 1 to 8 on every excerpt; 0: none.")] = None,
+    time_mask: Annotated[int | None, typer.Option(help="Longest SpecAugment mask, frames of 10 ms; 0: none.")] = None,
+    frequency_mask: Annotated[int | None, typer.Option(help="Highest SpecAugment mask, bins of 31 Hz; 0: none.")] = None,
+    precision: Annotated[str | None, typer.Option(help="bfloat16 (autocast while training) or float32.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many judged epochs without a better one.")] = None,
+    judge_every: Annotated[int | None, typer.Option(help="Epochs from one look at dev to the next.")] = None,
+    average_best: Annotated[int | None, typer.Option(help="Average the weights of this many best epochs.")] = None,
+    half: Annotated[bool | None, typer.Option("--half/--full", help="Publish the weights in half precision.")] = None,
+    ssl: Annotated[Path | None, typer.Option(help="Local Hugging Face folder of a wav2vec 2.0 encoder.")] = None,
+    cm_set: Annotated[list[str] | None, typer.Option(help="CM.OPTION=VALUE, an option of the CM; repeatable.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Train a countermeasure; write weights, card (EER per vocoder), history, scores and curves.
 
-    `xaibench train --cm lcnn --data minivoc,minivoc-train --root minivoc-train=DIR`
+    Settings not given are the countermeasure's own. `xaibench train --cm lcnn --data minivoc,minivoc-train --root
+    minivoc-train=DIR`
     """
     from xaibench import registry
+    from xaibench.excerpts import Excerpts
     from xaibench.figures import training_curves
     from xaibench.harness.device import choose_device, tune_allocator
     from xaibench.harness.workbench import known_names
     from xaibench.training import TrainSpec
     from xaibench.training import train as train_countermeasure
 
+    if precision not in (None, "bfloat16", "float32"):
+        raise XaibenchError(f"--precision {precision!r}: expected bfloat16 or float32")
     tune_allocator()
     roots = dict(_assignment(r) for r in root or [])
     corpora = [registry.open_corpus(name, roots.get(name)) for name in known_names("datasets", _split(data))[0]]
-    recipe = registry.load("countermeasures", cm)
-    folder = out or Path("results") / f"train-{cm}-seed{seed}"
-    spec = TrainSpec(
-        seed=seed, epochs=epochs, batch_pairs=batch_pairs, learning_rate=learning_rate,
-        vocoder_weights=tuple(_weight(w) for w in _split(vocoder_weights)),
-    )  # fmt: skip
+    recipe = registry.load("countermeasures", known_names("countermeasures", [cm])[0][0])
+    options = _cm_options((cm,), cm_set or [], ssl).get(cm, {})
+    chosen = {
+        "epochs": epochs, "batch_pairs": batch_pairs, "learning_rate": learning_rate, "weight_decay": weight_decay,
+        "crop_seconds": crop_seconds, "rawboost": rawboost, "time_mask": time_mask, "frequency_mask": frequency_mask,
+        "bfloat16": None if precision is None else precision == "bfloat16", "patience": patience,
+        "judge_every": judge_every, "average_best": average_best, "half": half,
+        "vocoder_weights": tuple(_weight(w, "--vocoder-weights", "hifigan=3") for w in _split(vocoder_weights)) or None,
+        "class_weights": _class_weights(recipe, options, class_weights),
+    }  # fmt: skip
+    excerpts = None
+    for number in _seeds(seed):
+        spec = TrainSpec.suited(recipe, seed=number, **chosen)
+        folder = (out or Path("results")) / (f"train-{cm}-seed{number}" if out is None or "," in seed else ".")
+        excerpts = excerpts or Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
 
-    def line(epoch: dict[str, Any]) -> None:
-        print(
-            f"epoch {epoch['epoch'] + 1:3d}/{epochs}  loss {epoch['loss']:.4f}  dev EER {epoch['dev_eer']:.1%}  "
-            f"{epoch['seconds']:.0f} s",
-            flush=True,
-        )
-        training_curves(folder / "history.csv", folder / "curves.png")
+        def line(epoch: dict[str, Any], spec: TrainSpec = spec, folder: Path = folder) -> None:
+            judged = "" if epoch["dev_eer"] is None else f"  dev EER {epoch['dev_eer']:.1%}"
+            print(
+                f"seed {spec.seed}  epoch {epoch['epoch'] + 1:3d}/{spec.epochs}  loss {epoch['loss']:.4f}{judged}  "
+                f"{epoch['seconds']:.0f} s",
+                flush=True,
+            )
+            training_curves(folder / "history.csv", folder / "curves.png")
 
-    weights = train_countermeasure(recipe, corpora, folder, spec, device=str(choose_device(device)), report=line)
-    card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
-    for split_name, sets in card["eer"].items():
-        for name, rates in sets.items():
-            print(f"{split_name} {name}: " + ", ".join(f"{v} {r:.1%}" for v, r in rates.items()))
-    print(weights)
+        weights = train_countermeasure(
+            recipe, corpora, folder, spec, options=options, excerpts=excerpts, device=str(choose_device(device)), report=line
+        )  # fmt: skip
+        card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+        for split_name, sets in card["eer"].items():
+            for name, rates in sets.items():
+                print(f"{split_name} {name}: " + ", ".join(f"{v} {r:.1%}" for v, r in rates.items()))
+        print(weights)
 
 
-def _weight(text: str) -> tuple[str, float]:
+def _seeds(text: str) -> list[int]:
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise XaibenchError(f"--seed {text!r}: expected a whole number, or several as in 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
+def _class_weights(recipe: Any, options: dict[str, Any], text: str) -> tuple[float, ...] | None:
+    if not text:
+        return None
+    from xaibench import registry
+
+    weights = dict(_weight(w, "--class-weights", "bonafide=8") for w in _split(text))
+    classes = list(recipe.untrained(seed=0, **options).classes)
+    for name in weights:
+        if name not in classes:
+            raise XaibenchError(registry.unknown("class", name, classes))
+    return tuple(weights.get(c, 1.0) for c in classes)
+
+
+def _weight(text: str, flag: str, example: str) -> tuple[str, float]:
     name, mark, number = text.partition("=")
     try:
         weight = float(number) if mark else -1.0
     except ValueError:
         weight = -1.0
     if not 0 < weight < float("inf"):
-        raise XaibenchError(f"--vocoder-weights {text!r}: expected NAME=WEIGHT with a positive number, as in hifigan=3")
+        raise XaibenchError(f"{flag} {text!r}: expected NAME=WEIGHT with a positive number, as in {example}")
     return name, weight
 
 
@@ -303,6 +392,88 @@ def _assignment(text: str) -> tuple[str, str]:
     if not mark:
         raise XaibenchError(f"--root {text!r}: expected NAME=FOLDER, as in minivoc-train=/data/minivoc-train")
     return name, folder
+
+
+@app.command()
+def evaluate(
+    cm: Annotated[str | None, typer.Option(help="Countermeasure; or give --scores.")] = None,
+    data: Annotated[str, typer.Option(help="Data set.")] = "minivoc",
+    root: Annotated[str | None, typer.Option(help="Folder of the data set, where it is not embedded.")] = None,
+    split: Annotated[str, typer.Option(help="train, dev or eval.")] = "eval",
+    checkpoint: Annotated[str | None, typer.Option(help="Weights (safetensors) instead of the shipped.")] = None,
+    ssl: Annotated[Path | None, typer.Option(help="Local Hugging Face folder of a wav2vec 2.0 encoder.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="A score file of ASVspoof's form, instead of a CM.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="Protocol or trial metadata, for score files without keys.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Subset of the 2021 keys: eval, progress or hidden.")] = None,
+    by: Annotated[str, typer.Option(help="Break figures down by attack or vocoder (2021 DF keys).")] = "attack",
+    asv_scores: Annotated[Path | None, typer.Option(help="The organisers' ASV scores: adds both min t-DCFs.")] = None,
+    asv_keys: Annotated[Path | None, typer.Option(help="Keys of 2021 ASV scores.")] = None,
+    skip_broken: Annotated[bool, typer.Option(help="Name and count files that cannot be read, and go on.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Files to score.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Windows at a time.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; the same command continues there.")] = None,
+) -> None:
+    """Score every file of a data set, or read a score file: EER, both min t-DCFs, accuracy, F1, DET curve.
+
+    `xaibench evaluate --cm lcnn --data minivoc`
+    """
+    from itertools import islice
+
+    from xaibench.evaluation import evaluate_scores
+
+    if (cm is None) == (scores is None):
+        raise XaibenchError("give either --cm or --scores")
+    asv = {"asv_scores": asv_scores, "asv_keys": asv_keys}
+    if scores is not None:
+        folder = out or Path("results") / f"evaluate-{scores.stem}"
+        found = evaluate_scores(scores, folder, keys=keys, subset=subset, by=by, title=scores.stem, **asv)
+        _print_evaluation(found, folder)
+        return
+    from xaibench import registry
+    from xaibench.evaluation import evaluate_files, needs_vocoder
+    from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
+    from xaibench.harness.run import Progress
+    from xaibench.harness.workbench import known_names, load_countermeasure
+
+    tune_allocator()
+    name = known_names("countermeasures", [cm])[0][0]
+    module, _, _ = load_countermeasure(name, checkpoint, _cm_options((name,), [], ssl).get(name, {}))
+    where = choose_device(device)
+    corpus = registry.open_corpus(known_names("datasets", [data])[0][0], root)
+    chosen = list(islice((u for u in corpus.utterances if u.split == split), limit))
+    folder = out or Path("results") / f"evaluate-{name}-{data}-{split}"
+    with _progress() as show_step:
+        file = evaluate_files(
+            module.to(where), chosen, folder, sample_rate=corpus.sample_rate, device=where,
+            batch_size=batch_size or default_batch_size(where), on_error="skip" if skip_broken else "stop",
+            with_vocoder=needs_vocoder(chosen),
+            about={"countermeasure": name, "data": corpus.name, "data_hash": corpus.hash, "split": split},
+            report=lambda p: show_step(Progress("score", p.seen, len(chosen), p.message)),
+        )  # fmt: skip
+    found = evaluate_scores(file, folder, title=f"{name} on {data}, {split}", **asv)
+    _print_evaluation(found, folder)
+
+
+def _print_evaluation(found: Any, folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = [
+        "attack", "bonafide", "spoof", "eer", "min_tdcf_2019_legacy", "min_tdcf_2021", "accuracy", "precision", "recall",
+        "f1",
+    ]  # fmt: skip
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in found.table[columns].itertuples(index=False):
+        cells = [f"{v:.4f}" if isinstance(v, float) and v == v else "" if v != v else str(v) for v in row]
+        table.add_row(*cells)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
+    if found.facts["skipped"]:
+        _note(f"{found.facts['skipped']} files could not be scored; the first: {', '.join(found.facts['skipped_first'])}")
+    print(folder)
 
 
 @app.command("list")
