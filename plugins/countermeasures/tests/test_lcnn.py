@@ -5,8 +5,9 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import Tensor, nn
-from xaibench_countermeasures.lcnn import LCNN, lcnn_backend, recipe
+from xaibench_countermeasures.lcnn import LCNN, lcnn_backend, recipe, stc, stc_lcnn
 
+from xaibench.errors import PluginError, XaibenchError
 from xaibench.layers import MaxFeatureMap
 from xaibench.protocols import Countermeasure
 from xaibench.scoring import bonafide_log_odds
@@ -19,6 +20,10 @@ TABLE = OrderedDict(
     pool_16=(107, 75, 64), mfm_18=(107, 75, 64), norm_19=(107, 75, 64), mfm_21=(107, 75, 32), norm_22=(107, 75, 32),
     mfm_24=(107, 75, 32), norm_25=(107, 75, 32), mfm_27=(107, 75, 32), pool_28=(53, 37, 32),
 )  # fmt: skip
+
+
+#: Scores of the shipped checkpoint for three synthetic waveforms, before the network took options.
+GOLDEN = [-3.478232, 6.784339, -3.184068]
 
 
 def noise(count: int = 2) -> Tensor:
@@ -121,8 +126,7 @@ def test_layers_are_the_nine_two_dimensional_maps_from_input_to_output(cm):
 
 def test_the_mean_tap_is_the_training_mean():
     cm = LCNN(dropout=0.0).eval()
-    log_power = cm.frontend.log_power(noise(4))
-    cm.frontend.fit(log_power)
+    cm.frontend.fit(noise(4))
     with torch.no_grad():
         tap = cm.frontend(noise(4))
     mean = tap.mean(dim=(0, 3), keepdim=True)
@@ -167,3 +171,50 @@ def test_the_shipped_checkpoint_is_where_the_recipe_says():
     path = recipe.shipped()
     load_weights(recipe.untrained(seed=0), path)
     assert path.with_suffix(".json").is_file()
+
+
+def test_the_shipped_checkpoint_gives_the_scores_it_always_gave():
+    cm = recipe.untrained(seed=0).eval()
+    load_weights(cm, recipe.shipped())
+    time = torch.arange(32_000) / 16_000
+    hum = sum(0.1 / k * torch.sin(2 * torch.pi * 110 * k * time) for k in range(1, 30))
+    waves = torch.stack([hum, 0.1 * torch.sin(2 * torch.pi * 1_000 * time), 0.5 * hum * torch.sin(3 * time)])
+    with torch.no_grad():
+        scores = bonafide_log_odds(cm(waves), cm.classes)
+    assert scores.tolist() == pytest.approx(GOLDEN, abs=1e-3)
+
+
+def test_the_stc_recipe_is_the_published_table_at_its_own_size():
+    with torch.device("meta"):
+        cm = stc_lcnn()
+    assert sum(p.numel() for p in cm.backend.parameters()) == 10_198_818
+    assert cm.grid.shape(cm.n_samples) == (863, 600) and cm.n_samples == 77_870
+    frequency, time = cm.axes
+    assert (len(frequency), len(time)) == (863, 600) and frequency.edges[-1] == 8_000
+    assert (cm.grid.window, cm.grid.n_fft, cm.grid.hop) == ("blackman", 1724, 130)
+    assert stc.name == "lcnn-stc" and "863 x 600" in stc.paper and "xaibench train --cm lcnn-stc" in stc.obtain
+    assert stc.shipped() is None and stc.build is stc_lcnn
+
+
+def test_a_network_of_another_size_runs_and_says_its_axes():
+    cm = stc.untrained(seed=0, n_samples=8_000, n_fft=256, hop=100).eval()
+    assert [len(a) for a in cm.axes] == [129, 81]
+    x = noise()[:, :8_000].clone().requires_grad_()
+    tap = cm.frontend(x)
+    assert tap.shape == (2, 1, 129, 81)
+    cm(x)[:, 0].sum().backward()
+    assert torch.isfinite(x.grad).all() and float(x.grad.abs().max()) > 0
+
+
+def test_options_are_named_and_checked():
+    assert recipe.options == dict(dropout=0.3, n_samples=32_000, n_fft=512, hop=160, window="hann")
+    assert stc.options == dict(dropout=0.3, n_samples=77_870, n_fft=1724, hop=130, window="blackman")
+    with pytest.raises(PluginError, match="no option bins"):
+        recipe.untrained(seed=0, bins=863)
+    with pytest.raises(XaibenchError, match="window must be hann, hamming or blackman"):
+        recipe.untrained(seed=0, window="kaiser")
+
+
+def test_the_default_network_of_a_seed_does_not_depend_on_how_it_is_asked_for():
+    explicit = recipe.untrained(seed=3, n_samples=32_000, n_fft=512, hop=160, window="hann", dropout=0.3)
+    assert weights_hash(explicit) == weights_hash(recipe.untrained(seed=3))
