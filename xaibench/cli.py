@@ -106,8 +106,13 @@ def _options(
 def run(
     cm: Annotated[str, typer.Option(help="Countermeasures, or `all`.", metavar="NAME[,NAME]")],
     xai: Annotated[str, typer.Option(help="Attribution methods, or `all`. Controls are always added.")] = "all",
-    data: Annotated[str, typer.Option(help="Data set; `xaibench list` shows them.")] = "minivoc",
-    root: Annotated[str | None, typer.Option(help="Folder of the data set, where it is not embedded.")] = None,
+    data: Annotated[
+        str, typer.Option(help="Data set; `xaibench list` shows them. Or the path of a manifest, NAME.toml.")
+    ] = "minivoc",
+    root: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of the data set, where not embedded; ROOT=FOLDER for a further one."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Which split to score: train, dev or eval.")] = "eval",
     preset: Annotated[
         str,
@@ -121,7 +126,9 @@ def run(
     route: Annotated[
         str, typer.Option(help="`native` (at the tap), `grid` (STFT in front of the model), or `auto`.")
     ] = "auto",
-    truth: Annotated[str, typer.Option(help="`eq2` (smoothed), `eq1` (unsmoothed) or `log-difference`.")] = "eq2",
+    truth: Annotated[
+        str, typer.Option(help="`eq2` (smoothed), `eq1` (unsmoothed), `log-difference`, or `segments` of partial spoofs.")
+    ] = "eq2",
     truth_kernel: Annotated[tuple[int, int], typer.Option(help="Smoothing of eq2, cells: time, frequency.")] = (3, 11),
     truth_variance: Annotated[tuple[float, float], typer.Option(help="Its variance, cells squared.")] = (3.0, 5.0),
     truth_epsilon: Annotated[float, typer.Option(help="Added to the denominator.")] = 1e-8,
@@ -154,7 +161,13 @@ def run(
     from xaibench.harness.device import choose_device
     from xaibench.harness.run import run as run_harness
     from xaibench.harness.spec import RunSpec
-    from xaibench.harness.workbench import control_names, known_countermeasures, known_metrics, known_names
+    from xaibench.harness.workbench import (
+        control_names,
+        known_countermeasures,
+        known_datasets,
+        known_metrics,
+        known_names,
+    )
     from xaibench.truth import TruthSpec
 
     if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
@@ -167,8 +180,8 @@ def run(
         countermeasures=cms,
         attributors=tuple(dict.fromkeys([*methods, *control_names()])),
         metrics=known_metrics(_split(metrics), preset),
-        data=known_names("datasets", [data])[0][0],
-        root=root.removeprefix(f"{data}=") if root else None,
+        data=known_datasets([data])[0],
+        root=_roots(root or [], data),
         split=split,
         route=route,
         preset=preset,
@@ -181,7 +194,8 @@ def run(
         truth=TruthSpec(truth, truth_kernel, truth_variance, truth_epsilon, truth_share),
         options=_options(set_ or []),
     )
-    folder = out or Path("results") / f"{'all' if cm == 'all' else '-'.join(spec.countermeasures)}-{data}-{preset}"
+    cms_name = "all" if cm == "all" else "-".join(spec.countermeasures)
+    folder = out or Path("results") / f"{cms_name}-{Path(data).stem}-{preset}"
     with _progress() as show_step:
         summary = run_harness(
             spec, folder, device=choose_device(device), batch_size=None if batch_size == "auto" else int(batch_size),
@@ -313,7 +327,7 @@ def train(
     from xaibench.excerpts import Excerpts
     from xaibench.figures import training_curves
     from xaibench.harness.device import choose_device, tune_allocator
-    from xaibench.harness.workbench import known_names
+    from xaibench.harness.workbench import known_datasets, known_names
     from xaibench.training import TrainSpec
     from xaibench.training import train as train_countermeasure
 
@@ -321,7 +335,7 @@ def train(
         raise XaibenchError(f"--precision {precision!r}: expected bfloat16 or float32")
     tune_allocator()
     roots = dict(_assignment(r) for r in root or [])
-    corpora = [registry.open_corpus(name, roots.get(name)) for name in known_names("datasets", _split(data))[0]]
+    corpora = [registry.open_corpus(name, roots.get(Path(name).stem)) for name in known_datasets(_split(data))]
     recipe = registry.load("countermeasures", known_names("countermeasures", [cm])[0][0])
     options = _cm_options((cm,), cm_set or [], ssl).get(cm, {})
     chosen = {
@@ -387,6 +401,17 @@ def _weight(text: str, flag: str, example: str) -> tuple[str, float]:
     return name, weight
 
 
+def _roots(folders: list[str], data: str) -> str | dict[str, str] | None:
+    """`--root DIR`, `--root main=DIR --root bonafide=DIR`, or `--root minivoc-train=DIR`, as `train` writes it."""
+    found: dict[str, str] = {}
+    for folder in folders:
+        name, mark, path = folder.partition("=")
+        if not mark or "/" in name:
+            name, path = "main", folder
+        found["main" if name == Path(data).stem else name] = path
+    return (found.get("main") if set(found) == {"main"} else found) or None
+
+
 def _assignment(text: str) -> tuple[str, str]:
     name, mark, folder = text.partition("=")
     if not mark:
@@ -397,8 +422,8 @@ def _assignment(text: str) -> tuple[str, str]:
 @app.command()
 def evaluate(
     cm: Annotated[str | None, typer.Option(help="Countermeasure; or give --scores.")] = None,
-    data: Annotated[str, typer.Option(help="Data set.")] = "minivoc",
-    root: Annotated[str | None, typer.Option(help="Folder of the data set, where it is not embedded.")] = None,
+    data: Annotated[str, typer.Option(help="Data set, or the path of a manifest, NAME.toml.")] = "minivoc",
+    root: Annotated[list[str] | None, typer.Option(help="Folder of the data set; ROOT=FOLDER for a further one.")] = None,
     split: Annotated[str, typer.Option(help="train, dev or eval.")] = "eval",
     checkpoint: Annotated[str | None, typer.Option(help="Weights (safetensors) instead of the shipped.")] = None,
     ssl: Annotated[Path | None, typer.Option(help="Local Hugging Face folder of a wav2vec 2.0 encoder.")] = None,
@@ -434,15 +459,15 @@ def evaluate(
     from xaibench.evaluation import evaluate_files, needs_vocoder
     from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
     from xaibench.harness.run import Progress
-    from xaibench.harness.workbench import known_names, load_countermeasure
+    from xaibench.harness.workbench import known_datasets, known_names, load_countermeasure
 
     tune_allocator()
     name = known_names("countermeasures", [cm])[0][0]
     module, _, _ = load_countermeasure(name, checkpoint, _cm_options((name,), [], ssl).get(name, {}))
     where = choose_device(device)
-    corpus = registry.open_corpus(known_names("datasets", [data])[0][0], root)
+    corpus = registry.open_corpus(known_datasets([data])[0], _roots(root or [], data))
     chosen = list(islice((u for u in corpus.utterances if u.split == split), limit))
-    folder = out or Path("results") / f"evaluate-{name}-{data}-{split}"
+    folder = out or Path("results") / f"evaluate-{name}-{corpus.name}-{split}"
     with _progress() as show_step:
         file = evaluate_files(
             module.to(where), chosen, folder, sample_rate=corpus.sample_rate, device=where,
@@ -511,28 +536,28 @@ def list_(
 
 @data_app.command("verify")
 def data_verify(
-    name: Annotated[str, typer.Argument(help="Data set.")],
-    root: Annotated[Path | None, typer.Option(help="Its folder, where it is not embedded.")] = None,
+    name: Annotated[str, typer.Argument(help="Data set, or the path of a manifest, NAME.toml.")],
+    root: Annotated[list[str] | None, typer.Option(help="Its folder; ROOT=FOLDER for a further one.")] = None,
 ) -> None:
     """Compare every file with the manifest's sha256."""
-    from xaibench.harness.workbench import known_names
+    from xaibench.harness.workbench import known_datasets
     from xaibench.manifest import verify
     from xaibench.registry import open_corpus
 
-    corpus = open_corpus(known_names("datasets", [name])[0][0], root)
+    corpus = open_corpus(known_datasets([name])[0], _roots(root or [], name))
     print(f"{corpus.name}: {verify(corpus.utterances)} files agree with the manifest")
 
 
 @data_app.command("info")
 def data_info(
-    name: Annotated[str, typer.Argument(help="Data set.")],
-    root: Annotated[Path | None, typer.Option(help="Its folder, where it is not embedded.")] = None,
+    name: Annotated[str, typer.Argument(help="Data set, or the path of a manifest, NAME.toml.")],
+    root: Annotated[list[str] | None, typer.Option(help="Its folder; ROOT=FOLDER for a further one.")] = None,
 ) -> None:
     """Show utterances, speakers and vocoders of every split, licence and citation."""
-    from xaibench.harness.workbench import known_names
+    from xaibench.harness.workbench import known_datasets
     from xaibench.registry import open_corpus
 
-    corpus = open_corpus(known_names("datasets", [name])[0][0], root)
+    corpus = open_corpus(known_datasets([name])[0], _roots(root or [], name))
     print(f"{corpus.name}: {corpus.sample_rate} Hz, valid band {corpus.valid_band[0]:g} to {corpus.valid_band[1]:g} Hz")
     for split in sorted({u.split for u in corpus.utterances}):
         part = [u for u in corpus.utterances if u.split == split]

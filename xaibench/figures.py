@@ -87,7 +87,9 @@ def show_run(run: Path, utterance: str, out: Path) -> list[Path]:
     for name in pairs:
         if name not in known:
             raise RunError(f"{run}: maps of {name}, which {spec['data']} does not hold; another version of the data set?")
-        both = known[name].bonafide, known[name].spoof
+        both = known[name].halves
+        if len(both) != 2:
+            raise RunError(f"{run}: {name} has no bona fide twin to draw beside it; `show` compares the halves of a pair")
         bonafide, spoof = (audio.read_aligned(u, sample_rate=corpus.sample_rate) for u in both)
         paths += show(run, name, bonafide, spoof, corpus.sample_rate, out=out)
     return paths

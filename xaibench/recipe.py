@@ -27,6 +27,7 @@ class Recipe:
     build:    `build(*, option=default, ...)` -> an untrained countermeasure.
     folder:   where `NAME.safetensors` and its card `NAME.json` lie, if they ship with the package.
     training: settings of `xaibench train` that suit this countermeasure; the command line overrides them.
+    initial:  options that say where training starts (pretrained weights); a checkpoint is rebuilt without them.
     obtain:   how to get weights where none ship: one sentence that names the command.
     """
 
@@ -35,6 +36,7 @@ class Recipe:
     build: Callable[..., Countermeasure]
     folder: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    initial: tuple[str, ...] = ()
     obtain: str = ""
 
     @property

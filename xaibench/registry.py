@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from xaibench.errors import PluginError, XaibenchError
+from xaibench.manifest import read_manifest
 from xaibench.protocols import GROUPS, Attributor, Corpus, Dataset, Metric, Vocoder
 
 _KINDS = {"attributors": Attributor, "datasets": Dataset, "metrics": Metric, "vocoders": Vocoder}
@@ -92,8 +93,16 @@ def load(group: str, name: str) -> Any:
     return thing
 
 
-def open_corpus(name: str, root: Path | str | None) -> Corpus:
-    """A data set, opened. Raises what its plugin means to say (ManifestError), and PluginError for anything else."""
+def open_corpus(name: str, root: Path | str | Mapping[str, str] | None = None) -> Corpus:
+    """A data set, opened: by its plugin's name, or by the path of a manifest (NAME.toml) that `xaibench data index` wrote.
+
+    root: its folder, or `{name: folder}` where a manifest has several; a manifest without one lies in its own folder.
+    Raises what the plugin means to say (ManifestError), and PluginError for anything else.
+    """
+    if str(name).endswith(".toml"):
+        return read_manifest(Path(name), (root if isinstance(root, Mapping) else Path(root)) if root else Path(name).parent)
+    if isinstance(root, Mapping):
+        root = root.get("main")
     dataset = load("datasets", name)
     try:
         return dataset.open(Path(root) if root else None)

@@ -381,6 +381,14 @@ def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
     return state["history"]
 
 
+def _portable(recipe: CountermeasureRecipe, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for the card: without those that only say where training starts; of a path the last part, as other machines
+    have other folders.
+    """
+    kept = {k: v for k, v in options.items() if k not in getattr(recipe, "initial", ())}
+    return {k: Path(v).name if isinstance(v, str) and os.sep in v else v for k, v in kept.items()}
+
+
 def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:
     """The final weights, scores and card."""
     weights = out / f"{recipe.name}.safetensors"
@@ -398,7 +406,7 @@ def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:
     card = {
         "name": recipe.name,
         "paper": recipe.paper,
-        "options": identity["options"],
+        "options": _portable(recipe, identity["options"]),
         "classes": list(model.classes),
         "sample_rate": model.sample_rate,
         "n_samples": model.n_samples,

@@ -24,7 +24,9 @@ from xaibench.errors import XaibenchError
 from xaibench.grid import Grid
 from xaibench.types import Truth
 
-DEFINITIONS = ("eq2", "eq1", "log-difference")
+#: Not from a difference of twins but from the labels of partially spoofed speech: `xaibench.segments`.
+SEGMENTS = "segments"
+DEFINITIONS = ("eq2", "eq1", "log-difference", SEGMENTS)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def difference(spoof: Tensor, bonafide: Tensor, spec: TruthSpec) -> Tensor:
     """The continuous truth D from magnitudes. Shape: `(B, F, T)` twice -> `(B, F, T)`, non-negative."""
     if spoof.shape != bonafide.shape:
         raise XaibenchError(f"a pair must agree in shape, got {tuple(spoof.shape)} and {tuple(bonafide.shape)}")
+    if spec.name == SEGMENTS:
+        raise XaibenchError("the truth `segments` comes from labels, not from a pair: see xaibench.segments.segment_truth")
     if spec.name == "log-difference":
         return ((spoof + spec.epsilon).log() - (bonafide + spec.epsilon).log()).abs()
     if spec.name == "eq2":

@@ -86,12 +86,19 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Pair:
-    """A bona fide utterance and one vocoded twin of it."""
+    """A bona fide utterance and one vocoded twin of it.
 
-    bonafide: Utterance
+    `bonafide` is None for partially spoofed speech without a twin, whose truth is its segments.
+    """
+
+    bonafide: Utterance | None
     spoof: Utterance
 
     def __post_init__(self) -> None:
+        if self.bonafide is None:
+            if self.spoof.bonafide:
+                raise ManifestError(f"a pair needs a spoofed file, got bona fide {self.spoof.source!r} alone")
+            return
         if not self.bonafide.bonafide or self.spoof.bonafide:
             raise ManifestError(
                 f"a pair is one bona fide and one vocoded file, got {self.bonafide.vocoder!r} and "
@@ -99,6 +106,11 @@ class Pair:
             )
         if self.bonafide.source != self.spoof.source:
             raise ManifestError(f"not twins: {self.bonafide.source!r} and {self.spoof.source!r}")
+
+    @property
+    def halves(self) -> tuple[Utterance, ...]:
+        """The files there are: bona fide first."""
+        return (self.spoof,) if self.bonafide is None else (self.bonafide, self.spoof)
 
     @property
     def id(self) -> str:

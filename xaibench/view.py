@@ -212,19 +212,22 @@ def patches(shape: tuple[int, int], height: int, width: int) -> Tensor:
 
 
 def native_view(
-    cm: Countermeasure, spoof: Tensor, bonafide: Tensor, references: Tensor, ids: Sequence[str], **facts: object
+    cm: Countermeasure, spoof: Tensor, bonafide: Tensor | None, references: Tensor, ids: Sequence[str], **facts: object
 ) -> View:
-    """Explain at the tap. Waveforms `(B, n_samples)`, `(B, n_samples)`, `(R, n_samples)`; `facts` go to `View`."""
+    """Explain at the tap. Waveforms `(B, n_samples)`, `(B, n_samples)` or None for speech without twins, `(R, n_samples)`;
+    `facts` go to `View`.
+    """
     model = nn.Sequential(OrderedDict(backend=cm.backend, contrast=SpoofLogOdds(cm.classes).to(spoof)))
     model = model.to(spoof.device).eval()
     frontend = cm.frontend.to(spoof.device).eval()
     with torch.no_grad():
-        inputs, twin = frontend(spoof), frontend(bonafide)
+        inputs = frontend(spoof)
+        twin = {} if bonafide is None else {"twin": frontend(bonafide)}
         refs = frontend(references) if len(references) else inputs[:0]  # many operations refuse an empty batch
         silence = frontend(torch.zeros_like(spoof[:1]))
     if inputs.ndim != 4:
         raise XaibenchError(f"the tap must be (B, C, F, T), got {tuple(inputs.shape)}; use --route grid")
-    fills = {"silence": silence, "mean": cm.mean_tap.to(inputs), "twin": twin}
+    fills = {"silence": silence, "mean": cm.mean_tap.to(inputs), **twin}
     # The log-odds of three and more classes hold a logsumexp, which no library has a rule for.
     modules = len(cm.classes) == 2 and getattr(cm, "module_rules", True)
     own = {
@@ -239,7 +242,7 @@ def native_view(
 def grid_view(
     cm: Countermeasure,
     spoof: Tensor,
-    bonafide: Tensor,
+    bonafide: Tensor | None,
     references: Tensor,
     ids: Sequence[str],
     *,
@@ -258,9 +261,9 @@ def grid_view(
         spectrum = grid.stft(waveform)
         return torch.stack([spectrum.real, spectrum.imag], dim=1)
 
-    inputs, twin = parts(spoof), parts(bonafide)
+    inputs = parts(spoof)
     refs = parts(references) if len(references) else inputs[:0]  # torch.stft refuses an empty batch
-    fills = {"silence": torch.zeros_like(inputs[:1]), "twin": twin}
+    fills = {"silence": torch.zeros_like(inputs[:1])} | ({} if bonafide is None else {"twin": parts(bonafide)})
     if len(refs):  # there is no mean of no references
         magnitude = inputs.square().sum(1, keepdim=True).sqrt()
         level = refs.square().sum(1, keepdim=True).clamp_min(1e-20).log().mean(dim=(0, 3), keepdim=True).div(2).exp()
@@ -272,7 +275,7 @@ def grid_view(
 def _view(cm, route, model, inputs, axes, fills, references, ids, *, modules, facts) -> View:
     names = {id(module): name for name, module in model.named_modules()}
     layers = tuple(names[id(layer)] for layer in cm.layers.values() if id(layer) in names)  # in the declared order
-    offers = {"gradients", "twin"}
+    offers = {"gradients"} | ({"twin"} & set(fills))
     offers |= {"references"} if len(references) else set()
     offers |= {"layers"} if layers else set()
     offers |= {"modules"} if modules else set()

@@ -64,7 +64,7 @@ def ordered_pairs(corpus: Corpus, split: str) -> list[Pair]:
         twins.setdefault(pair.spoof.source, {})[pair.spoof.vocoder] = pair
     if not twins:
         raise RunError(f"{corpus.name} has no pairs in its split {split!r}; its splits: {_splits(corpus)}")
-    sources = interleave([next(iter(t.values())).bonafide for t in twins.values()])
+    sources = interleave([next(iter(t.values())).spoof for t in twins.values()])
     vocoders = sorted({v for t in twins.values() for v in t})
     ordered = []
     for turn in range(len(vocoders)):
@@ -121,7 +121,7 @@ def fingerprint(spec: RunSpec, pair: Pair, facts: Mapping[str, Any]) -> str:
     `facts` holds the countermeasure's (weights, source, preprocessing) and the attributor's (options, source, versions).
     """
     content = {
-        "pair": [pair.bonafide.sha256, pair.spoof.sha256],
+        "pair": [*(u.sha256 for u in pair.halves), *pair.spoof.segments],
         "truth": asdict(spec.truth),
         "grid": asdict(spec.grid),
         "fractions": spec.fractions,

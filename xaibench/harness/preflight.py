@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from xaibench import audio
 from xaibench.errors import Undefined, Unsupported
 from xaibench.harness.cell import Explained, explain
+from xaibench.harness.plan import interleave
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.detection import equal_error_rate
 from xaibench.project import project
@@ -55,7 +56,11 @@ def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) ->
     The EER is None for scores that are not finite.
     """
     cm = bench.countermeasure(name).module
-    files = list({u.path: u for p in chosen for u in (p.bonafide, p.spoof)}.values())
+    files = list({u.path: u for p in chosen for u in p.halves}.values())
+    if not any(u.bonafide for u in files):  # partially spoofed speech without twins: bona fide speech of the same split
+        split = chosen[0].spoof.split
+        others = interleave([u for u in bench.corpus.utterances if u.bonafide and u.split == split])
+        files += others[: len(files)]
     recordings = [audio.read_aligned(u, sample_rate=bench.corpus.sample_rate) for u in files]
     scores = score_recordings(cm, recordings, device=bench.device, batch_size=bench.batch_size)
     if not np.isfinite(scores).all():

@@ -130,7 +130,7 @@ def _identify(store: Store, spec: RunSpec, bench: Workbench, before: dict[str, A
 
 
 def _verify(chosen: list[Pair], report: Report) -> None:
-    files = list({u.path: u for p in chosen for u in (p.bonafide, p.spoof)}.values())
+    files = list({u.path: u for p in chosen for u in p.halves}.values())
     report(Progress("verify", 0, len(files)))
     verify(files)
     report(Progress("verify", len(files), len(files)))

@@ -31,7 +31,7 @@ class RunSpec:
     seed: int = 0
     checkpoints: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> weights instead of the shipped
     cm_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # on top of those in the checkpoint's card
-    root: str | None = None
+    root: str | Mapping[str, str] | None = None
     keep_maps: bool = False
     grid: Grid = field(default_factory=Grid)
     truth: TruthSpec = field(default_factory=TruthSpec)

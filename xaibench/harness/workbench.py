@@ -22,13 +22,14 @@ from xaibench.errors import AudioError, CheckpointError, PluginError, RunError
 from xaibench.harness.device import default_batch_size
 from xaibench.harness.environment import versions
 from xaibench.harness.guard import private_tensors
-from xaibench.harness.plan import reference_pairs, source_hash
+from xaibench.harness.plan import interleave, reference_pairs, source_hash
 from xaibench.harness.spec import RunSpec
 from xaibench.metrics import catalog
 from xaibench.metrics.evidence import Probe
 from xaibench.project import average
 from xaibench.protocols import Attributor, Corpus, Countermeasure, Metric
-from xaibench.truth import top_share, truth
+from xaibench.segments import segment_truth, utterance_segments
+from xaibench.truth import SEGMENTS, top_share, truth
 from xaibench.types import Pair, Truth
 from xaibench.view import View, derive_seed, grid_view, native_view
 from xaibench.weights import load_weights, read_card, weights_hash
@@ -139,8 +140,14 @@ class Workbench:
             "references": [p.id for p in reference_pairs(self.corpus, most=PRIOR_PAIRS)],
         }
 
-    def waveforms(self, chosen: Sequence[Pair], n_samples: int) -> tuple[Tensor, Tensor]:
-        """Bona fide and vocoded halves, `(B, n_samples)` each, cut or repeated alike. Raises AudioError."""
+    def waveforms(self, chosen: Sequence[Pair], n_samples: int) -> tuple[Tensor | None, Tensor]:
+        """Bona fide and vocoded halves, `(B, n_samples)` each, cut or repeated alike; None for halves without twins.
+
+        Raises AudioError.
+        """
+        if any(pair.bonafide is None for pair in chosen):
+            alone = [audio.read_aligned(pair.spoof, sample_rate=self.corpus.sample_rate) for pair in chosen]
+            return None, torch.from_numpy(np.stack([audio.fit(x, n_samples) for x in alone])).to(self.device)
         halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for pair in chosen:
             real = audio.read_aligned(pair.bonafide, sample_rate=self.corpus.sample_rate)
@@ -169,12 +176,46 @@ class Workbench:
         """Bona fide references `(R, n_samples)` and the share of truth region per frequency `(F,)` of training pairs."""
         chosen = reference_pairs(self.corpus, most=PRIOR_PAIRS)
         if not chosen:
-            return torch.zeros(0, n_samples, device=self.device), None
+            return self._references(n_samples), None
         real, fake = self.waveforms(chosen, n_samples)
-        found = truth(fake, real, grid=self.spec.grid, band=self.corpus.valid_band, spec=self.spec.truth)
+        if real is None:
+            return self._references(n_samples), None
+        found = self._truth(chosen, real, fake)
         names = [p.spoof.source for p in chosen]
         first = [i for i, n in enumerate(names) if n not in names[:i]][:REFERENCES]
         return real[first], found.region.float().mean(dim=(0, 2))
+
+    def _references(self, n_samples: int) -> Tensor:
+        """Bona fide training utterances of a data set without training twins. Shape: `(R, n_samples)`."""
+        chosen = interleave([u for u in self.corpus.utterances if u.bonafide and u.split == "train"])[:REFERENCES]
+        if not chosen:
+            return torch.zeros(0, n_samples, device=self.device)
+        found = [audio.fit(audio.read_aligned(u, sample_rate=self.corpus.sample_rate), n_samples) for u in chosen]
+        return torch.from_numpy(np.stack(found)).to(self.device)
+
+    def _truth(self, chosen: Sequence[Pair], real: Tensor | None, fake: Tensor) -> Truth:
+        """The truth of a batch on the grid. Raises RunError where the data set has no such truth."""
+        spec, corpus, n_samples = self.spec, self.corpus, fake.shape[1]
+        if spec.truth.name == SEGMENTS:
+            whole = [pair.id for pair in chosen if not pair.spoof.segments]
+            if whole:
+                raise RunError(
+                    f"{corpus.name} says no segments of {whole[0]!r}: the truth `segments` is for partially spoofed speech "
+                    f"(minivoc-partial, PartialSpoof); --truth eq2 is for vocoded twins"
+                )
+            segments = [
+                utterance_segments(p.spoof, n_samples=n_samples, sample_rate=corpus.sample_rate) for p in chosen
+            ]  # fmt: skip
+            return segment_truth(
+                segments, grid=spec.grid, n_samples=n_samples, band=corpus.valid_band, sample_rate=corpus.sample_rate,
+                device=self.device,
+            )  # fmt: skip
+        if real is None:
+            raise RunError(
+                f"{corpus.name} has no bona fide twins, which the truth {spec.truth.name!r} is made from; --truth segments "
+                f"needs none"
+            )
+        return truth(fake, real, grid=spec.grid, band=corpus.valid_band, spec=spec.truth)
 
     def prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
         """The batch as the countermeasure sees it; the last few are kept, so that every method shares the work."""
@@ -185,7 +226,7 @@ class Workbench:
         spec, cm = self.spec, self.countermeasure(countermeasure).module
         real, fake = self.waveforms(chosen, cm.n_samples)
         references, prior = self._once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
-        on_grid = truth(fake, real, grid=spec.grid, band=self.corpus.valid_band, spec=spec.truth)
+        on_grid = self._truth(chosen, real, fake)
         energy = spec.grid.stft(fake).abs()
         grid_axes = (spec.grid.frequency, spec.grid.time(cm.n_samples))
         axes = cm.axes if route == "native" else grid_axes
@@ -285,6 +326,14 @@ def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tup
     if not names:
         raise PluginError(f"no {group} chosen; name some, or `all`")
     return tuple(dict.fromkeys(names)), tuple(broken)
+
+
+def known_datasets(wanted: Sequence[str]) -> tuple[str, ...]:
+    """Data sets by name, or by the path of a manifest (NAME.toml). Raises PluginError for an unknown name."""
+    names: list[str] = []
+    for name in wanted:
+        names += [name] if name.endswith(".toml") else known_names("datasets", [name])[0]
+    return tuple(dict.fromkeys(names))
 
 
 def known_countermeasures(wanted: Sequence[str], checkpoints: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -2,7 +2,9 @@
 
     METRICS["deletion-twin"].function(evidence)  ->  (B,) float64, NaN where undefined
 
-localisation   does the attribution find the cells the vocoder changed? Needs the truth and no forward pass.
+localisation   does the attribution find the cells the vocoder changed? Needs the truth and no forward pass. Names that
+               end in `-time`, and `frame-eer`, ask for the frames only: of maps that resolve time but not frequency, and
+               of truths that are segments of partially spoofed speech.
 faithfulness   does the countermeasure use the cells the attribution names? Needs forward passes and no truth.
 
 A method can be good at one and bad at the other: a faithful map of a countermeasure that looks elsewhere misses the
@@ -40,6 +42,7 @@ FRACTIONS = {
 }
 
 CLEVR_XAI = "Arras et al., Information Fusion 81 (2022), arXiv 2003.07258"
+SEGMENTS = "Zhang et al., Interspeech 2023, arXiv 2305.17739 (segment-level error rate)"
 RISE = "Petsiuk et al., BMVC 2018, arXiv 1806.07421"
 
 UNBOUNDED = (-math.inf, math.inf)
@@ -51,6 +54,10 @@ def _localisation(name: str, evidence: Evidence) -> Tensor:
     return function(evidence.attribution.values, evidence.truth.region, evidence.truth.valid)
 
 
+def _temporal(name: str, evidence: Evidence) -> Tensor:
+    return getattr(import_module("xaibench.metrics.temporal"), name)(evidence.attribution.values, evidence.truth)
+
+
 def _faithfulness(name: str, evidence: Evidence, **options: str) -> Tensor:
     return getattr(import_module("xaibench.metrics.faithfulness"), name)(evidence, **options)
 
@@ -59,6 +66,16 @@ def _found(name: str, function: str, paper: str, equation: str, misleads: str, *
     return Metric(
         name=name, family="localisation", function=partial(_localisation, function), direction="higher", range=UNIT,
         paper=paper, equation=equation, misleads=misleads, needs=frozenset({"truth", "frequency", "time"}), chance=chance,
+    )  # fmt: skip
+
+
+def _found_in_time(
+    name: str, function: str, paper: str, equation: str, misleads: str, *, chance: float | None,
+    direction: str = "higher", limits: tuple[float, float] = UNIT,
+) -> Metric:  # fmt: skip
+    return Metric(
+        name=name, family="localisation", function=partial(_temporal, function), direction=direction, range=limits,
+        paper=paper, equation=equation, misleads=misleads, needs=frozenset({"truth", "time"}), chance=chance,
     )  # fmt: skip
 
 
@@ -116,6 +133,46 @@ _LOCALISATION = (
     ),
 )  # fmt: skip
 
+#: a_t: sum of the map over the valid frequencies of frame t. g_t: share of the frame's valid cells in R. S: the
+#: N = round(sum of g_t) frames of largest g_t; the spoofed frames, where the truth is one of segments.
+_TEMPORAL = (
+    _found_in_time(
+        "rank-accuracy-time", "rank_accuracy", f"{CLEVR_XAI}, on frames",
+        "|top-N(a_t) & S| / N, N = |S| = round(sum of g_t)",
+        "Chance is the share of spoofed frames: 5 % for a truth of the top 5 % of the cells, a fifth or more for segments. "
+        "A map may name the right frame for the wrong frequencies, and evidence of both signs cancels within a frame.",
+        chance=0.05,
+    ),
+    _found_in_time(
+        "roc-auc-time", "roc_auc", "Fawcett, Pattern Recognition Letters 27 (2006), on frames",
+        "P(a_t of a frame in S > a_t of a frame outside) + P(equal) / 2",
+        "Says nothing of frequency. A map of the middle scores where segments seldom touch the ends of a recording, one of "
+        "loudness where they lie in speech: compare with `centre`, `energy` and `inverse-energy`.",
+        chance=0.5,
+    ),
+    _found_in_time(
+        "average-precision-time", "average_precision", "McSherry, Najork, ECIR 2008 (under ties), on frames",
+        "1 / |S| * sum over frames of S of the precision at their rank",
+        "Its chance level is above the share of S, the more the fewer frames there are (0.07 for 10 of 200): never compare "
+        "it between truths, data sets or lengths.",
+        chance=None,
+    ),
+    _found_in_time(
+        "spearman-time", "spearman", "Spearman, American Journal of Psychology 15 (1904)",
+        "rank correlation of a_t and g_t; expected value over the orders of equal a_t",
+        "Most frames have a small g_t, whose order is noise. Equal g_t keep even a perfect map below 1: 0.87 at most where "
+        "half of the frames are spoofed, 0.7 where a fifth is. Compare with `oracle`, not with 1.",
+        chance=0.0, limits=(-1.0, 1.0),
+    ),
+    _found_in_time(
+        "frame-eer", "frame_eer", SEGMENTS,
+        "false alarm = miss of the frames of one utterance at a threshold on a_t, S against the rest",
+        "The threshold is chosen anew for each utterance, which no detector could do: read it as a distance of two "
+        "rankings, not as the error rate of a localiser.",
+        chance=0.5, direction="lower",
+    ),
+)  # fmt: skip
+
 _FILL_MISLEADS = {
     "silence": "Zero energy is far from any speech, so the score also says how strange the input became: silencing even "
     "random cells can move it by more than the whole gap between a spoof and its twin. Read it beside `random`.",
@@ -165,12 +222,13 @@ _PIXEL_FLIPPING = _used(
 
 #: Every metric by its name, in the order of reports.
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*_LOCALISATION, *(m for fill in FILLS for m in _curves(fill)), _PIXEL_FLIPPING)
+    metric.name: metric
+    for metric in (*_LOCALISATION, *_TEMPORAL, *(m for fill in FILLS for m in _curves(fill)), _PIXEL_FLIPPING)
 }
 
 #: The presets of the command line. `quick` asks 3 fills one question each, and only the twin for whole curves.
 QUICK = (
-    *(metric.name for metric in _LOCALISATION),
+    *(metric.name for metric in _LOCALISATION), "rank-accuracy-time", "roc-auc-time",
     "drop-twin", "drop-mean", "drop-silence",
     "deletion-twin", "insertion-twin", "deletion-twin-probability", "insertion-twin-probability",
 )  # fmt: skip

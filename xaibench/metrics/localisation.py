@@ -86,7 +86,7 @@ def roc_auc(attribution: Tensor, region: Tensor, valid: Tensor | None = None) ->
     values, inside = _valid_cells(attribution, region, valid)
     ordered, order = values.sort(dim=1)
     hit = inside.gather(1, order)
-    first, last = _tie_group(ordered)
+    first, last = tie_group(ordered)
     rank_sum = ((first + last).mul_(hit).sum(1).double() + 2 * hit.sum(1)) / 2  # mid-ranks, counted from 1
     size = inside.sum(1).double()
     others = values.shape[1] - size
@@ -112,7 +112,7 @@ def average_precision(attribution: Tensor, region: Tensor, valid: Tensor | None 
     hit = inside.gather(1, order)
     found = hit.cumsum(1)
     rank = torch.arange(1, values.shape[1] + 1, device=values.device, dtype=torch.float64)
-    first, last = _tie_group(ordered)
+    first, last = tie_group(ordered)
     before = (found - hit.long()).gather(1, first)
     hits = (found.gather(1, last) - before).double()
     ties = (last - first + 1).double()
@@ -169,7 +169,7 @@ def _expected_hits(values: Tensor, inside: Tensor, count: Tensor) -> Tensor:
     return (above & inside).sum(1) + places * (tied & inside).sum(1) / tied.sum(1)
 
 
-def _tie_group(ordered: Tensor) -> tuple[Tensor, Tensor]:
+def tie_group(ordered: Tensor) -> tuple[Tensor, Tensor]:
     """First and last position of the run of equal values that each cell of a sorted map is in. Shape: `(B, n)` long each."""
     position = torch.arange(ordered.shape[1], device=ordered.device).expand(ordered.shape)
     change = ordered[:, 1:] != ordered[:, :-1]

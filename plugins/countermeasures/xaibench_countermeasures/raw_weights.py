@@ -1,0 +1,107 @@
+"""Published checkpoints of the raw-waveform countermeasures, read into ours.
+
+The authors publish `state_dict`s as PyTorch files (`models/weights/AASIST.pth` and `AASIST-L.pth` of clovaai/aasist;
+RawNet2 of the ASVspoof 2021 baseline). They are pickles, so they are read with `weights_only=True`, which runs no code in
+them. The sizes are read off the shapes. To use one in a benchmark, write it with `xaibench.weights.save_weights` and put a
+card beside it that says what it was trained on.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from xaibench.errors import CheckpointError
+from xaibench_countermeasures.aasist import SIZES, Aasist
+from xaibench_countermeasures.rawnet2 import RawNet2
+
+#: Names of the ASVspoof 2021 baseline -> ours. Whatever matches none keeps its name.
+RAWNET2_NAMES = (
+    (re.compile(r"^(block\d)\.0\."), r"\1."),
+    (re.compile(r"^fc_attention(\d)\.0\."), r"scaling\1.linear."),
+    (re.compile(r"^gru\."), "recurrent.gru."),
+    (re.compile(r"^(fc[12])_gru\."), r"\1."),
+)
+
+
+def load_aasist(path: Path, *, n_samples: int = 64_600) -> Aasist:
+    """AASIST or AASIST-L from a checkpoint of the authors, in eval(). The names are theirs after `backend.`.
+
+    Raises CheckpointError, naming file and key: missing, not a state dict, unsafe, or of another architecture.
+    """
+    state = _read(path)
+    width = _shape(path, state, "pos_S", 3)[2]
+    variants = {size.channels[-1]: name for name, size in SIZES.items()}
+    if width not in variants:
+        known = ", ".join(f"{w} ({name})" for w, name in variants.items())
+        raise CheckpointError(f"{path}: pos_S has {width} channels, expected {known}; not one of the published sizes")
+    model = Aasist(variant=variants[width], n_samples=n_samples)
+    return _fill(path, model, state)
+
+
+def load_rawnet2(path: Path, *, n_samples: int = 64_600) -> RawNet2:
+    """RawNet2 of any size from a checkpoint of the ASVspoof 2021 baseline, in eval().
+
+    Its one-dimensional kernels `(out, in, k)` become `(out, in, 1, k)`. Raises CheckpointError as `load_aasist`.
+    """
+    state = _read(path)
+    model = RawNet2(
+        filters=(_shape(path, state, "first_bn.weight", 1)[0], _shape(path, state, "bn_before_gru.weight", 1)[0]),
+        gru_nodes=_shape(path, state, "gru.weight_hh_l0", 2)[1],
+        gru_layers=sum(name.startswith("gru.weight_hh_l") for name in state),
+        fc_nodes=_shape(path, state, "fc1_gru.weight", 2)[0],
+        n_samples=n_samples,
+    )
+    renamed = {}
+    for name, tensor in state.items():
+        ours = name
+        for pattern, replacement in RAWNET2_NAMES:
+            ours = pattern.sub(replacement, ours)
+        renamed[ours] = tensor.unsqueeze(2) if "conv" in name and tensor.ndim == 3 else tensor
+    return _fill(path, model, renamed)
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    path = Path(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint; obtain it from the authors' repository") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: holds more than tensors, or is damaged ({str(error).splitlines()[0]}); expected a state_dict saved "
+            f"with torch.save"
+        ) from error
+    if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(f"{path}: holds a {type(state).__name__}, expected a state_dict: names and tensors only")
+    return state
+
+
+def _shape(path: Path, state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in state:
+        raise CheckpointError(f"{path}: {name} is missing; first names there: {', '.join(list(state)[:3])}")
+    if state[name].ndim != dimensions:
+        raise CheckpointError(f"{path}: {name} is {tuple(state[name].shape)}, expected {dimensions} dimensions")
+    return tuple(state[name].shape)
+
+
+def _fill[M: nn.Module](path: Path, model: M, state: Mapping[str, Tensor]) -> M:
+    expected = model.backend.state_dict()
+    problems = [f"missing {n}" for n in expected if n not in state]
+    problems += [f"unknown {n}" for n in state if n not in expected]
+    problems += [
+        f"{n} is {tuple(state[n].shape)}, expected {tuple(t.shape)}"
+        for n, t in expected.items()
+        if n in state and state[n].shape != t.shape
+    ]
+    problems += [f"{n} holds NaN or infinity" for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{path}: not these weights: {'; '.join(problems[:3])}{more}")
+    model.backend.load_state_dict(state)
+    return model.eval()
