@@ -1,0 +1,6 @@
+"""`import trees` works in every test of this folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,413 @@
+"""From the folders of a data set to its manifest: read, hash, align and count every file, streaming and resumable.
+
+`index` walks a layout's entries. Of each file it keeps the length, the sha256 and, in a paired set, how late it is against
+its bona fide twin (`xaibench.datasets.align`). OUT gets NAME.csv and NAME.toml (read by `xaibench.manifest`), NAME.index
+(what is known of every file: a later run reads only what changed) and NAME.roots.json (where the files were). The table is
+written to NAME.csv.part and renamed when all is well, so that an old manifest stays whole until the new one is.
+
+Memory does not grow with the number of files. A run that was stopped, or killed, is continued by the same call, and gives
+the same bytes as one that was not.
+
+In the table, `n_samples` of a bona fide file is its length; of a vocoded file in a paired set, the length of what it has in
+common with its twin once its lag is removed (`align.overlap`). `lag` is in samples, positive where the vocoded file is late.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from xaibench import audio
+from xaibench.datasets import align
+from xaibench.datasets.layout import AUDIO_ENDINGS, MAIN, Entry, Layout, Problem
+from xaibench.datasets.store import Facts, Store
+from xaibench.errors import AudioError, ManifestError
+from xaibench.manifest import COLUMNS, FURTHER_COLUMNS, SPLITS, check_names, format_segments, sha256_of
+
+NAMED = 5  # problems and further files that a report names
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an index run found.
+
+    read and kept: files read in this run, and taken over from an earlier one. splits: files per split.
+    problems: files and lines left out (`on_error="skip"`); extra: audio files beside the indexed ones that nothing names.
+    late: vocoded files with a lag, the largest of which is `latest` samples; unlike: pairs whose spectra hardly correlate.
+    The `named` ones are the first few of each.
+    """
+
+    name: str
+    manifest: Path
+    files: int
+    read: int
+    kept: int
+    splits: Mapping[str, int]
+    problems: int = 0
+    named_problems: tuple[str, ...] = ()
+    extra: int = 0
+    named_extra: tuple[str, ...] = ()
+    late: int = 0
+    latest: int = 0
+    unlike: int = 0
+    named_unlike: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Tally:
+    read: int = 0
+    kept: int = 0
+    splits: Counter[str] = field(default_factory=Counter)
+    bonafide: Counter[str] = field(default_factory=Counter)
+    problems: int = 0
+    named_problems: list[str] = field(default_factory=list)
+    late: int = 0
+    latest: int = 0
+    unlike: int = 0
+    named_unlike: list[str] = field(default_factory=list)
+
+
+def index(
+    layout: Layout,
+    roots: Mapping[str, Path],
+    out: Path,
+    *,
+    on_error: str = "stop",
+    verify: bool = False,
+    report: Callable[[int, str], None] | None = None,
+    limit: int | None = None,
+) -> Report:
+    """Index a data set; write its manifest to `out`.
+
+    roots:    `{"main": folder}`, with the layout's further roots; "main" may be a file (a CSV of pairs).
+    on_error: "stop" raises at the first file or line that is wrong; "skip" leaves it out (with the twins of a bona fide
+              file), counts it and goes on, and makes a count that differs from the published one a note.
+    verify:   read every file again, also those whose size and time of change are as they were.
+    report:   called with `(files so far, name of the file)`.
+    limit:    take only the layout's first `limit` entries; published counts are then not compared.
+
+    Raises ManifestError, naming file and line, for what is wrong and not to be skipped; AudioError never (it becomes one).
+    """
+    if on_error not in ("stop", "skip"):
+        raise ManifestError(f"on_error is 'stop' or 'skip', got {on_error!r}")
+    roots = _checked_roots(layout, roots)
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ManifestError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
+    store = Store(out / f"{layout.name}.index")
+    try:
+        run = _Run(layout, roots, store, stop=on_error == "stop", verify=verify)
+        part = out / f"{layout.name}.csv.part"
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow((*COLUMNS, *FURTHER_COLUMNS))
+            for row in run.rows(limit):
+                writer.writerow(row)
+                if report is not None:
+                    report(run.tally.read + run.tally.kept, row[4])
+        notes = _count_notes(layout, run.tally, strict=on_error == "stop" and limit is None)
+        extra = _extra(store, _base(roots[MAIN])) if limit is None else (0, ())
+        manifest = _finish(layout, roots, out, part, run)
+        store.drop_earlier() if limit is None else store.commit()
+    finally:
+        store.close()
+    t = run.tally
+    return Report(
+        name=layout.name,
+        manifest=manifest,
+        files=t.read + t.kept,
+        read=t.read,
+        kept=t.kept,
+        splits=dict(t.splits),
+        problems=t.problems,
+        named_problems=tuple(t.named_problems),
+        extra=extra[0],
+        named_extra=extra[1],
+        late=t.late,
+        latest=t.latest,
+        unlike=t.unlike,
+        named_unlike=tuple(t.named_unlike),
+        notes=notes,
+    )
+
+
+def _base(root: Path) -> Path:
+    return root if root.is_dir() else root.parent
+
+
+def _checked_roots(layout: Layout, roots: Mapping[str, Path]) -> dict[str, Path]:
+    known = (MAIN, *layout.further_roots, *layout.optional_roots)
+    for name in roots:
+        if name not in known:
+            raise ManifestError(f"data set {layout.name!r} has no root {name!r}; it has {', '.join(known)}")
+    for name in (MAIN, *layout.further_roots):
+        if name not in roots:
+            option = "--root DIR" if name == MAIN else f"--root {name}=DIR"
+            raise ManifestError(f"data set {layout.name!r} needs its {name} root, a folder: {option}")
+    for name, root in roots.items():
+        if not Path(root).exists():
+            raise ManifestError(f"{root}: no such folder (the {name} root of {layout.name!r})")
+    return {name: Path(root).absolute() for name, root in roots.items()}
+
+
+class _Run:
+    """One walk over the entries. `rows` gives the table's rows and counts into `tally`."""
+
+    def __init__(self, layout: Layout, roots: Mapping[str, Path], store: Store, *, stop: bool, verify: bool) -> None:
+        self.layout, self.roots, self.store, self.stop, self.verify = layout, roots, store, stop, verify
+        self.bases = {name: _base(root).resolve() for name, root in roots.items()}
+        self.rate = layout.sample_rate  # 0 until the first file has told it
+        self.tally = _Tally()
+        self.table_hash = hashlib.sha256()
+        self.last: tuple[str, np.ndarray] | None = None  # sha256 and samples of the last bona fide file read
+
+    def rows(self, limit: int | None) -> Iterator[tuple[object, ...]]:
+        for entry in islice(self.layout.scan(self.roots), limit):
+            if isinstance(entry, Problem):
+                self._problem(f"{entry.where}: {entry.message}")
+                continue
+            try:
+                (entry.path + entry.source).encode()
+            except UnicodeEncodeError:
+                self._problem(f"{entry.path!a}: the name is not UTF-8; rename the file")
+                continue
+            try:
+                facts, kept = self._facts(entry)
+            except (ManifestError, AudioError) as error:
+                self.store.put(self._left_out(entry))
+                place = f"{entry.where}: " if entry.where and not str(error).startswith(entry.where) else ""
+                self._problem(f"{place}{error}")
+                continue
+            self.store.put(facts)
+            yield self._row(entry, facts, kept)
+
+    def _problem(self, message: str) -> None:
+        if self.stop:
+            raise ManifestError(
+                f"{message} ({self.tally.read + self.tally.kept} files are indexed and kept; --on-error skip leaves such "
+                f"files out and counts them)"
+            )
+        self.tally.problems += 1
+        if len(self.tally.named_problems) < NAMED:
+            self.tally.named_problems.append(message)
+
+    def _left_out(self, entry: Entry) -> Facts:
+        """Kept so that the file is not called unnamed, and its twins learn why they have no half."""
+        known = self.store.now(entry.root, entry.path)
+        if known is not None:
+            return known  # a duplicate: the first stays
+        facts = Facts(entry.root, entry.path, 0, 0, place=entry.where, folder=entry.path.rpartition("/")[0])
+        if self.store.named(entry.source, entry.attack) is not None:
+            return facts  # another file under the same names: the first keeps them
+        return replace(facts, source=entry.source, attack=entry.attack)
+
+    def _facts(self, entry: Entry) -> tuple[Facts, bool]:
+        """Of one file, and whether they are an earlier run's. Raises ManifestError or AudioError."""
+        where = entry.where or entry.path
+        check_names(where, {"utt_id": entry.source, "vocoder": entry.attack, "path": entry.path})
+        if entry.split not in SPLITS:
+            raise ManifestError(f"{where}: split {entry.split!r}, expected one of {', '.join(SPLITS)}")
+        self._check_first(entry, where)
+        path = self._place(entry, where)
+        half = self._half(entry, where)
+        stat = path.stat()
+        known = self.store.earlier(entry.root, entry.path)
+        if known and known.sha256 and not self.verify and (known.size, known.mtime) == (stat.st_size, stat.st_mtime_ns):
+            self.rate = self.rate or known.rate
+            if known.rate == self.rate and known.twin == (half.sha256 if half else ""):
+                return _named(known, entry), True
+        return self._read(entry, path, stat, half), False
+
+    def _check_first(self, entry: Entry, where: str) -> None:
+        """Raise ManifestError if this run has met the name or the file before."""
+        same = self.store.named(entry.source, entry.attack)
+        if same is not None:
+            raise ManifestError(f"{where}: {entry.attack} of {entry.source!r} is already there: {same.place or same.path}")
+        same = self.store.now(entry.root, entry.path)
+        if same is not None:
+            raise ManifestError(
+                f"{where}: the file {entry.path!r} is already there as {same.attack} of {same.source!r}: "
+                f"{same.place or same.path}"
+            )
+
+    def _place(self, entry: Entry, where: str) -> Path:
+        base = self.bases[entry.root]
+        path = base / entry.path
+        if not path.is_file():
+            raise ManifestError(f"{path}: missing; is the {entry.root} root right, and the archive unpacked whole?")
+        if not path.resolve().is_relative_to(base):
+            raise ManifestError(f"{where}: path {entry.path!r} leaves the root {base}")
+        return path
+
+    def _half(self, entry: Entry, where: str) -> Facts | None:
+        """The bona fide twin of a vocoded file in a paired set; None for any other file."""
+        if not self.layout.paired or entry.attack == "bonafide":
+            return None
+        half = self.store.named(entry.source, "bonafide")
+        if half is None:
+            raise ManifestError(f"{where}: {entry.attack} of {entry.source!r} has no bona fide twin")
+        if not half.sha256:
+            raise ManifestError(f"{where}: the bona fide twin of {entry.path!r}, {half.path}, was left out")
+        if (half.split, half.speaker) != (entry.split, entry.speaker):
+            raise ManifestError(
+                f"{where}: {entry.attack} of {entry.source!r} is {entry.split} of speaker {entry.speaker!r}, its bona fide "
+                f"twin {half.split} of {half.speaker!r}; twins share both"
+            )
+        return half
+
+    def _read(self, entry: Entry, path: Path, stat: os.stat_result, half: Facts | None) -> Facts:
+        if not self.rate:
+            self.rate = _sample_rate(path)
+        samples = audio.read(path, sample_rate=self.rate)
+        digest = sha256_of(path)
+        facts = Facts(
+            root=entry.root,
+            path=entry.path,
+            size=stat.st_size,
+            mtime=stat.st_mtime_ns,
+            sha256=digest,
+            rate=self.rate,
+            frames=len(samples),
+            folder=entry.path.rpartition("/")[0],
+        )
+        if half is not None:
+            real = self._samples(half)
+            found = align.measure(real, samples, self.rate)
+            likeness = None if np.isnan(found.likeness) else found.likeness
+            facts = replace(facts, lag=found.samples, likeness=likeness, twin=half.sha256)
+        elif self.layout.paired:
+            self.last = (digest, samples)
+        return _named(facts, entry)
+
+    def _samples(self, half: Facts) -> np.ndarray:
+        if self.last is None or self.last[0] != half.sha256:
+            path = self.bases[half.root] / half.path
+            self.last = (half.sha256, audio.read(path, sample_rate=self.rate))
+        return self.last[1]
+
+    def _row(self, entry: Entry, facts: Facts, kept: bool) -> tuple[object, ...]:
+        t = self.tally
+        t.read, t.kept = t.read + (not kept), t.kept + kept
+        t.splits[entry.split] += 1
+        t.bonafide[entry.split] += entry.attack == "bonafide"
+        n_samples = facts.frames
+        if facts.twin:
+            half = self.store.named(entry.source, "bonafide")
+            n_samples = align.overlap_length(half.frames if half else 0, facts.frames, facts.lag)
+            t.late += facts.lag != 0
+            t.latest = max(t.latest, facts.lag, key=abs)
+            if facts.likeness is not None and facts.likeness < align.TWINS:
+                t.unlike += 1
+                if len(t.named_unlike) < NAMED:
+                    t.named_unlike.append(
+                        f"{entry.path}: its log-mel spectrum correlates {facts.likeness:.2f} with its twin's"
+                    )
+        return (
+            entry.source,
+            entry.speaker,
+            entry.split,
+            entry.attack,
+            entry.path,
+            n_samples,
+            facts.sha256,
+            "" if entry.root == MAIN else entry.root,
+            facts.lag if facts.twin else "",
+            format_segments(entry.segments),
+        )
+
+
+def _named(facts: Facts, entry: Entry) -> Facts:
+    return replace(
+        facts, source=entry.source, attack=entry.attack, split=entry.split, speaker=entry.speaker, place=entry.where
+    )
+
+
+def _sample_rate(path: Path) -> int:
+    try:
+        return soundfile.info(path).samplerate
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"{path}: not readable as audio ({error}); is it truncated, or not WAV or FLAC?") from error
+
+
+def _count_notes(layout: Layout, tally: _Tally, *, strict: bool) -> tuple[str, ...]:
+    """Where the counts differ from the published ones. Raises ManifestError for the first if `strict`."""
+    found = {**tally.splits, "all": sum(tally.splits.values())}
+    notes = []
+    for split, number in layout.expected.items():
+        if found.get(split, 0) != number:
+            what = "the whole set" if split == "all" else f"the split {split}"
+            message = f"{layout.name}: {what} has {found.get(split, 0)} files, its authors publish {number}"
+            if strict:
+                raise ManifestError(f"{message}; is the archive unpacked whole? --on-error skip indexes what there is")
+            notes.append(message)
+    return tuple(notes)
+
+
+def _extra(store: Store, base: Path) -> tuple[int, tuple[str, ...]]:
+    """Audio files beside the indexed ones that no entry names: how many, and the first few in order."""
+    count, named = 0, []
+    for path in store.unnamed(MAIN, base, AUDIO_ENDINGS):
+        count += 1
+        named = sorted([*named, path])[:NAMED]
+    return count, tuple(named)
+
+
+def _finish(layout: Layout, roots: Mapping[str, Path], out: Path, part: Path, run: _Run) -> Path:
+    """Put the table and its manifest in place. Each is renamed whole; the table's hash ties them together."""
+    rate = run.rate
+    if not rate:
+        raise ManifestError(f"{roots[MAIN]}: not one file of the data set {layout.name!r}; is --root right?")
+    bottom, top = layout.valid_band
+    facts = {
+        "name": layout.name,
+        "title": layout.title,
+        "table": f"{layout.name}.csv",
+        "table_sha256": sha256_of(part),
+        "files": run.tally.read + run.tally.kept,
+        "utterances": sum(run.tally.bonafide.values()),
+        "splits": {split: n for split, n in run.tally.bonafide.items() if n},
+        "paired": layout.paired,
+        "sample_rate": rate,
+        "valid_band": [float(bottom), float(min(top, rate / 2))],
+        "held_out": list(layout.held_out),
+        "kinds": dict(layout.kinds),
+        "roots": list(roots),
+        "checked": layout.checked,
+        "licence": layout.licence,
+        "citation": layout.citation,
+        "source": layout.source,
+    }
+    manifest = out / f"{layout.name}.toml"
+    text = "".join(f"{key} = {_toml(value)}\n" for key, value in facts.items())
+    _write(out / f"{layout.name}.roots.json", json.dumps({name: str(root) for name, root in roots.items()}, indent=1) + "\n")
+    os.replace(part, out / f"{layout.name}.csv")
+    _write(
+        manifest,
+        "# Written by `xaibench data index`. The counts of `splits` and `utterances` are of bona fide files.\n" + text,
+    )
+    return manifest
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k, ensure_ascii=False)} = {_toml(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(part, path)
