@@ -57,17 +57,23 @@ def read(path: Path, *, sample_rate: int) -> np.ndarray:
 
 
 def read_aligned(utterance: Utterance, *, sample_rate: int) -> np.ndarray:
-    """A recording of a data set without the `lag` by which it is late, cut to the `n_samples` it shares with its twin.
+    """A recording of a data set on the clock of its bona fide twin, cut to what both have. `(N,)` float32.
 
-    `(n_samples,)` float32; as it is, where the manifest says neither. A recording that is early (lag below 0) begins with
-    silence. Raises AudioError as `read` does, and for a file shorter than its lag.
+    The first `lag` samples are dropped; a recording that is early (lag below 0) begins with as many zeros, which a caller
+    drops from both twins (`lead`). As it is, where the manifest says neither lag nor `n_samples`. Raises AudioError as
+    `read` does, and for a file shorter than its lag.
     """
     samples = read(utterance.path, sample_rate=sample_rate)
     if utterance.lag >= len(samples):
         raise AudioError(f"{utterance.path}: {len(samples)} samples, the manifest says that it is late by {utterance.lag}")
     if utterance.lag:
         samples = samples[utterance.lag :] if utterance.lag > 0 else np.pad(samples, (-utterance.lag, 0))
-    return samples[: utterance.n_samples or None]
+    return samples[: utterance.n_samples + lead(utterance) if utterance.n_samples else None]
+
+
+def lead(utterance: Utterance) -> int:
+    """Samples at the start of `read_aligned` that the recording does not have, because it is early."""
+    return max(-utterance.lag, 0)
 
 
 def _missing_bytes(path: Path) -> int:

@@ -205,6 +205,18 @@ def run(
     _print_summary(summary)
 
 
+def _console() -> Any:
+    """Where tables go: in a file or a pipe they keep their full width."""
+    from rich.console import Console
+
+    from xaibench.leaderboard.render import WIDTH
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
 def _note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
@@ -243,15 +255,10 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _print_board(runs: list[Path], metrics: list[str] | None) -> Any:
-    from rich.console import Console
-
     from xaibench.leaderboard import render, table
 
     board = table.board(table.read_rows(runs), metrics=metrics)
-    console = Console()
-    if not console.is_terminal:
-        console.width = render.WIDTH  # in a file or a pipe the table keeps its full width
-    console.print(render.terminal(board))
+    _console().print(render.terminal(board))
     return board
 
 
@@ -270,6 +277,32 @@ def leaderboard(
 
     for path in render.write(board, out, _split(formats)):
         print(path)
+
+
+@app.command("rcq")
+def rcq_(
+    run_folder: Annotated[Path, typer.Argument(help="A run with --keep-maps on partially spoofed speech.", metavar="RUN")],
+    vad: Annotated[Path | None, typer.Option(help="Folder of UTTERANCE.vad files; default: an energy rule.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table, as CSV.")] = None,
+) -> None:
+    """Relative contribution quantification (arXiv 2406.02483): where in time maps of partial spoofs lie, in percent.
+
+    BS, SS bona fide and spoofed speech; TR transitions; BN, SN bona fide and spoofed non-speech. 0 is the average frame.
+
+    `xaibench run --cm ssl-res1d --xai grad-cam --data minivoc-partial --truth segments --keep-maps --out results/partial`
+    """
+    from rich.table import Table
+
+    from xaibench.leaderboard.rcq import rcq_of_run
+
+    found = rcq_of_run(run_folder, vad=vad)
+    table = Table(*found.columns, box=None, pad_edge=False)
+    for row in found.itertuples(index=False):
+        table.add_row(*(f"{v:+.1f}" if isinstance(v, float) else str(v) for v in row))
+    _console().print(table)
+    if out is not None:
+        found.to_csv(out, index=False)
+        print(out)
 
 
 @app.command()
@@ -481,7 +514,6 @@ def evaluate(
 
 
 def _print_evaluation(found: Any, folder: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     columns = [
@@ -492,10 +524,7 @@ def _print_evaluation(found: Any, folder: Path) -> None:
     for row in found.table[columns].itertuples(index=False):
         cells = [f"{v:.4f}" if isinstance(v, float) and v == v else "" if v != v else str(v) for v in row]
         table.add_row(*cells)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    console.print(table)
+    _console().print(table)
     if found.facts["skipped"]:
         _note(f"{found.facts['skipped']} files could not be scored; the first: {', '.join(found.facts['skipped_first'])}")
     print(folder)
@@ -506,7 +535,6 @@ def list_(
     group: Annotated[str | None, typer.Argument(help="countermeasures, attributors, metrics, datasets or vocoders.")] = None,
 ) -> None:
     """Show every plugin, the package and version it comes from, and the error of one that fails to import."""
-    from rich.console import Console
     from rich.table import Table
 
     from xaibench import __version__, registry
@@ -516,7 +544,7 @@ def list_(
     if group is not None and group not in GROUPS:
         raise XaibenchError(registry.unknown("group", group, list(GROUPS)))
     problems = dict(registry.problems())
-    console = Console()
+    console = _console()
     for name in GROUPS if group is None else (group,):
         table = Table("name", "package", "version", "note", title=name, title_justify="left", box=None, pad_edge=False)
         if name == "metrics":
@@ -532,6 +560,94 @@ def list_(
             console.print()
     for note in problems.values() if group is None else ():
         console.print(f"[red]{note}[/red]")
+
+
+@data_app.command("index")
+def data_index(
+    name: Annotated[str, typer.Argument(help="A data set of the field: `xaibench data layouts` shows them.")],
+    root: Annotated[list[str], typer.Option(help="Its folder; ROOT=FOLDER for a further one, as bonafide=DIR for vocv4.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the manifest; by default where `run --data` finds it.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file again, also unchanged ones.")] = False,
+    on_error: Annotated[
+        str, typer.Option(help="`stop` at the first wrong file or line, or `skip`: name it, count it, go on.")
+    ] = "stop",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many files, for a trial.")] = None,
+) -> None:
+    """Read the folders of a data set as they are and write its manifest: counts, lags between twins, hashes.
+
+    Running the same command again continues. `xaibench data index vocv4 --root voc.v4 --root bonafide=LA`
+    """
+    from xaibench.datasets.catalog import LAYOUTS, manifests_folder
+    from xaibench.datasets.index import index
+
+    given = _roots(root, name) or {}
+    roots = {n: Path(r) for n, r in ({"main": given} if isinstance(given, str) else given).items()}
+    layout = LAYOUTS[name]
+    total = sum(layout.expected.values()) or None
+    with _progress() as show_step:
+        found = index(
+            layout, roots, out or manifests_folder(), on_error=on_error, verify=verify, limit=limit,
+            report=lambda done, file: show_step(_step("index", done, limit or total or done, file)),
+        )  # fmt: skip
+    splits = ", ".join(f"{split} {n}" for split, n in found.splits.items())
+    print(f"{found.name}: {found.files} files ({splits}); {found.read} read now, {found.kept} as they were")
+    if found.late:
+        print(f"  {found.late} vocoded files are late or early, at most {found.latest} samples; corrected when read")
+    for count, what, named in (
+        (found.problems, "left out", found.named_problems),
+        (found.extra, "audio files that nothing names", found.named_extra),
+        (found.unlike, "twins that hardly resemble their bona fide half", found.named_unlike),
+    ):
+        if count:
+            print(f"  {count} {what}: " + "; ".join(named))
+    for note in found.notes:
+        print(f"  note: {note}")
+    print(f"  the layout was checked against: {layout.checked}")
+    print(found.manifest)
+
+
+def _step(phase: str, done: int, total: int, message: str) -> Any:
+    from xaibench.harness.run import Progress
+
+    return Progress(phase, done, total, message)
+
+
+@data_app.command("layouts")
+def data_layouts() -> None:
+    """The data sets that `index` can read: folders it needs, published counts, where to get them."""
+    from rich.table import Table
+
+    from xaibench.datasets.catalog import LAYOUTS
+
+    table = Table("name", "title", "roots", "published counts", "checked against", box=None, pad_edge=False)
+    for layout in LAYOUTS.values():
+        counts = ", ".join(f"{split} {n:,}" for split, n in layout.expected.items())
+        roots = ["--root DIR", *(f"--root {n}=DIR" for n in layout.further_roots)]
+        table.add_row(layout.name, layout.title, " ".join(roots), counts, layout.checked)
+    _console().print(table)
+
+
+@data_app.command("make-pairs")
+def data_make_pairs(
+    recordings: Annotated[Path, typer.Argument(help="Folder with your own speech (WAV or FLAC).")],
+    out: Annotated[Path, typer.Argument(help="Folder of the pairs: bonafide/ and one a vocoder, and their manifest.")],
+    vocoders: Annotated[str, typer.Option(help="Vocoders, as `xaibench list vocoders` shows them.")] = "world,griffin-lim",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many recordings.")] = None,
+) -> None:
+    """Vocode your own speech: aligned twins by the chain of minivoc, ready for `run --data folder --root OUT`.
+
+    `xaibench data make-pairs --vocoders world,griffin-lim speech/ pairs/`
+    """
+    from xaibench.datasets.make_pairs import make_pairs
+
+    with _progress() as show_step:
+        found = make_pairs(
+            _split(vocoders), recordings, out, limit=limit,
+            report=lambda done, name: show_step(_step("vocode", done, limit or done, name)),
+        )  # fmt: skip
+    print(f"{out}: {found.made} recordings vocoded, {found.kept} were there; manifest {found.index.manifest}")
+    if found.left_out:
+        print(f"  {found.left_out} left out: " + "; ".join(found.named))
 
 
 @data_app.command("verify")

@@ -32,11 +32,14 @@ class Excerpts:
         self.weights = weights
         self.audio: dict[str, list[dict[str, np.ndarray]]] = {}
         hidden = held_out(corpora)
+        leads: dict[str, int] = {}
+        for u in (u for c in corpora for u in c.utterances):
+            leads[u.source] = max(leads.get(u.source, 0), audio.lead(u))
         for corpus in corpora:
             for u in corpus.utterances:
                 if u.split != "train" or u.vocoder in hidden:
                     continue
-                samples = audio.read_aligned(u, sample_rate=corpus.sample_rate)
+                samples = audio.read_aligned(u, sample_rate=corpus.sample_rate)[leads[u.source] :]
                 variants = self.audio.setdefault(u.source, [{} for _ in speeds])
                 if u.vocoder in variants[0]:
                     raise RunError(f"{corpus.name}: a data set before it has {u.vocoder} of {u.source!r}, too; rename one")

@@ -101,11 +101,11 @@ def open_corpus(name: str, root: Path | str | Mapping[str, str] | None = None) -
     """
     if str(name).endswith(".toml"):
         return read_manifest(Path(name), (root if isinstance(root, Mapping) else Path(root)) if root else Path(name).parent)
-    if isinstance(root, Mapping):
-        root = root.get("main")
     dataset = load("datasets", name)
     try:
-        return dataset.open(Path(root) if root else None)
+        return dataset.open(
+            {n: Path(r) for n, r in root.items()} if isinstance(root, Mapping) else Path(root) if root else None
+        )
     except XaibenchError:
         raise
     except Exception as error:

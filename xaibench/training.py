@@ -135,7 +135,7 @@ def evaluate(
     model.eval()
     hidden = () if unseen else held_out(corpora)
     chosen = [(c, u) for c in corpora for u in c.utterances if u.split == split and u.vocoder not in hidden]
-    recordings = [audio.read_aligned(u, sample_rate=c.sample_rate) for c, u in chosen]
+    recordings = [audio.read(u.path, sample_rate=c.sample_rate) for c, u in chosen]
     scores = score_recordings(model, recordings, device=device)
     return pd.DataFrame(
         [(c.name, u.source, u.speaker, u.vocoder, s) for (c, u), s in zip(chosen, scores, strict=True)],

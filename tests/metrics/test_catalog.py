@@ -13,11 +13,13 @@ from toys import GRID, N_SAMPLES, SHAPE, LinearCM, truth_of, view_of
 
 from xaibench.metrics.catalog import FRACTIONS, FULL, METRICS, QUICK
 from xaibench.metrics.evidence import Evidence, Probe
+from xaibench.metrics.temporal import temporal_region
 from xaibench.types import Attribution
 
 COUNT = 4
 FAITHFULNESS = [name for name in METRICS if METRICS[name].family == "faithfulness"]
 LOCALISATION = [name for name in METRICS if METRICS[name].family == "localisation"]
+TEMPORAL = [name for name in LOCALISATION if "frequency" not in METRICS[name].needs]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def test_the_names():
     fills = ("silence", "mean", "twin")
     curves = {f"{d}-{f}{p}" for d in ("deletion", "insertion") for f in fills for p in ("", "-probability")}
     assert set(FAITHFULNESS) == curves | {f"drop-{f}" for f in fills} | {"pixel-flipping"}
-    assert LOCALISATION == ["rank-accuracy", "iou", "mass-accuracy", "roc-auc", "average-precision", "pointing-game"]
+    cells = ["rank-accuracy", "iou", "mass-accuracy", "roc-auc", "average-precision", "pointing-game"]
+    assert LOCALISATION == [*cells, *TEMPORAL]
+    assert TEMPORAL == ["rank-accuracy-time", "roc-auc-time", "average-precision-time", "spearman-time", "frame-eer"]
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -96,13 +100,16 @@ def test_a_map_of_zeros_is_undefined_for_every_metric(view, truth, name):
 @pytest.mark.parametrize("name", LOCALISATION)
 def test_the_truth_itself_wins_at_localisation_and_chance_is_chance(view, truth, name):
     metric = METRICS[name]
-    oracle = metric.function(evidence(view, truth, truth.values))
-    assert metric.direction == "higher"
-    torch.testing.assert_close(oracle, torch.ones_like(oracle)) if name != "mass-accuracy" else None
+    # Frames are ranked by their share of the region, not by the sum of D: there the temporal region is the best map.
+    best = temporal_region(truth)[:, None].expand_as(truth.values).float() if name in TEMPORAL else truth.values
+    oracle = metric.function(evidence(view, truth, best))
+    if name not in ("mass-accuracy", "spearman-time"):  # spearman: equal shares of the region keep it below 1
+        torch.testing.assert_close(oracle, torch.full_like(oracle, float(metric.direction == "higher")))
     random = torch.stack([metric.function(evidence(view, truth, noise(seed))) for seed in range(60)])
-    assert (oracle > random.mean(0)).all()
+    assert (oracle > random.mean(0)).all() if metric.direction == "higher" else (oracle < random.mean(0)).all()
     error = random.std() / math.sqrt(random.numel())
-    assert abs(random.mean() - metric.chance) < 4 * error + 0.002  # average precision is a little above
+    if metric.chance is not None:
+        assert abs(random.mean() - metric.chance) < 4 * error + 0.002  # average precision is a little above
 
 
 @pytest.mark.parametrize("name", FAITHFULNESS)

@@ -172,8 +172,11 @@ def _checked(values: Tensor, count: int, metric: Metric) -> list[float]:
 def _why_undefined(made: Explained, prepared: Prepared, index: int) -> str:
     if not made.on_grid.values[index].any():
         return "the map is zero everywhere"
-    if not prepared.truth.region[index].any():
+    region = prepared.truth.region[index]
+    if not region.any():
         return "the twins do not differ, so there is no truth to find"
+    if "frequency" not in prepared.truth.resolves and region.any(0).all():
+        return "every frame is spoofed, so there is nothing to tell apart"
     return "the metric has no value for this map (drop: the countermeasure hardly tells this pair apart)"
 
 

@@ -104,7 +104,8 @@ def source_hash(package: str) -> str:
         return hashlib.sha256(origin.read_bytes()).hexdigest() if origin and origin.is_file() else "unknown"
     silent = {
         "cli.py", "figures.py", "stats.py", "maps.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py",
-        "missing.py",
+        "missing.py", "excerpts.py", "augment.py", "rawboost.py", "evaluation.py", "detection_table.py", "scorefile.py",
+        "det.py", "datasets", "recipe.py",
     }  # fmt: skip
     digest = hashlib.sha256()
     root = Path(next(iter(spec.submodule_search_locations)))

@@ -61,7 +61,7 @@ def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) ->
         split = chosen[0].spoof.split
         others = interleave([u for u in bench.corpus.utterances if u.bonafide and u.split == split])
         files += others[: len(files)]
-    recordings = [audio.read_aligned(u, sample_rate=bench.corpus.sample_rate) for u in files]
+    recordings = [audio.read(u.path, sample_rate=bench.corpus.sample_rate) for u in files]
     scores = score_recordings(cm, recordings, device=bench.device, batch_size=bench.batch_size)
     if not np.isfinite(scores).all():
         return f"it gives NaN or infinity as the score of {np.count_nonzero(~np.isfinite(scores))} utterances", None

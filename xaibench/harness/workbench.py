@@ -152,8 +152,9 @@ class Workbench:
         for pair in chosen:
             real = audio.read_aligned(pair.bonafide, sample_rate=self.corpus.sample_rate)
             fake = audio.read_aligned(pair.spoof, sample_rate=self.corpus.sample_rate)
-            if pair.spoof.n_samples == len(fake) < len(real):
+            if pair.spoof.n_samples and len(fake) < len(real):
                 real = real[: len(fake)]  # the manifest says what the twins share
+            real, fake = (half[audio.lead(pair.spoof) :] for half in (real, fake))
             if len(real) != len(fake):
                 raise AudioError(
                     f"{pair.spoof.path}: {len(fake)} samples, its bona fide twin {pair.bonafide.path} has {len(real)}; "
@@ -235,13 +236,10 @@ class Workbench:
             energy = average(energy, grid_axes, axes)
             valid = average(on_grid.valid.float(), grid_axes, axes) > 0.5
             covered = average(on_grid.region.float(), grid_axes, axes)
-            size = float(on_grid.region.float().mean(0).sum() / on_grid.valid.sum())
-            seen = replace(
-                on_grid,
-                values=average(on_grid.values, grid_axes, axes),
-                region=top_share(covered, valid, size) & (covered > 0) if size else covered > 0,
-                valid=valid,
-            )
+            # A cell of a coarse axis is rarely covered by half: the same share of cells then, the most covered ones.
+            both = {"frequency", "time"} <= on_grid.resolves
+            region = top_share(covered, valid, spec.truth.share) & (covered > 0) if both else covered > 0.5
+            seen = replace(on_grid, values=average(on_grid.values, grid_axes, axes), region=region, valid=valid)
             if prior is not None:
                 frames = (grid_axes[1],)
                 spread = prior[:, None].expand(-1, len(frames[0]))

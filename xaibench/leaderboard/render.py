@@ -26,7 +26,7 @@ from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import EER_LIMIT, verdict
 
 #: Metrics whose interval is printed beside the mean: one an axis, or the table is too wide to read.
-WITH_INTERVAL = ("rank-accuracy", "drop-twin")
+WITH_INTERVAL = ("rank-accuracy", "rank-accuracy-time", "drop-twin")
 BLOCKS = {"ceiling": "ceiling", "method": "methods", "floor": "floors"}
 LEGEND = (
     "Floors know nothing of the countermeasure, the ceiling is the truth itself. [a b]: 95 % interval over utterances; "

@@ -31,6 +31,8 @@ CEILINGS = ("oracle",)
 ALIGNMENT = ("rank-accuracy", "roc-auc", "mass-accuracy")
 FAITHFULNESS = ("drop-twin", "deletion-twin", "insertion-twin")
 DEFAULT_METRICS = (*ALIGNMENT, *FAITHFULNESS)
+#: Shown instead of `ALIGNMENT` where no map, or not the truth, tells frequencies apart.
+TEMPORAL = ("rank-accuracy-time", "roc-auc-time")
 
 SECTION = ("dataset", "truth", "countermeasure", "route")
 CELL = (*SECTION, "attributor", "utterance", "vocoder", "metric")
@@ -75,8 +77,9 @@ def board(
 ) -> pd.DataFrame:
     """The board of `read_rows(...)`: ceiling, methods, floors in each section, best first by `sort`.
 
-    metrics: columns, in order; by default those of `DEFAULT_METRICS` that were computed. sort: one of them, by default the
-    first. Beside the metrics' columns: `SECTION`, `attributor`, `kind`, `utterances`, `vocoders` and `pairs` (planned),
+    metrics: columns, in order; by default those of `DEFAULT_METRICS` that were computed, with `TEMPORAL` in place of
+    `ALIGNMENT` in a section where none of these has a value: `metrics_of` a section says which it has. sort: one of them, by
+    default the section's first. Beside the metrics' columns: `SECTION`, `attributor`, `kind`, `utterances`, `vocoders` and `pairs` (planned),
     `eer`, `dirty`, `coverage` (share of planned cells that are ok), `seconds` (an utterance), one count a status,
     `missing` (planned, no row) and `gaps` (the reasons, in words).
 
@@ -84,25 +87,25 @@ def board(
     """
     if rows.empty:
         raise XaibenchError("no rows: nothing has been computed yet")
-    chosen = _chosen(rows, metrics)
-    if sort is not None and sort not in chosen:
-        raise PluginError(registry.unknown("column to sort by", sort, list(chosen)))
-    rows = rows[rows["metric"].isin(chosen)]
-    sections = [
-        _section(part, chosen, dict(zip(SECTION, key, strict=True)), draws=draws, seed=seed)
-        for key, part in rows.groupby(list(SECTION), sort=True)
-    ]
-    table = pd.concat(sections, ignore_index=True)
-    sort = sort or chosen[0]
-    better = -1.0 if metric_facts(sort).direction == "higher" else 1.0
-    table = table.assign(_kind=table["kind"].map(_KIND_ORDER), _value=table[sort] * better)
-    table = table.sort_values([*SECTION, "_kind", "_value", "attributor"], kind="stable", na_position="last")
-    return table.drop(columns=["_kind", "_value"]).reset_index(drop=True)
+    sections = []
+    for key, part in rows.groupby(list(SECTION), sort=True):
+        chosen = _chosen(part if metrics is None else rows, metrics)
+        if sort is not None and sort not in chosen:
+            raise PluginError(registry.unknown("column to sort by", sort, list(chosen)))
+        facts = dict(zip(SECTION, key, strict=True))
+        found = _section(part[part["metric"].isin(chosen)], chosen, facts, draws=draws, seed=seed)
+        first = sort or chosen[0]
+        better = -1.0 if metric_facts(first).direction == "higher" else 1.0
+        found = found.assign(_kind=found["kind"].map(_KIND_ORDER), _value=found[first] * better)
+        found = found.sort_values(["_kind", "_value", "attributor"], kind="stable", na_position="last")
+        sections.append(found.drop(columns=["_kind", "_value"]))
+    return pd.concat(sections, ignore_index=True)
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics a board has, in its order."""
-    return [c.removesuffix("_margin_low") for c in table.columns if c.endswith("_margin_low")]
+    """The metrics a board, or one section of it, has, in its order."""
+    names = [c.removesuffix("_margin_low") for c in table.columns if c.endswith("_margin_low")]
+    return [name for name in names if table[f"{name}_n"].notna().any()]
 
 
 def _record(run: Path) -> Mapping[str, Any]:
@@ -196,7 +199,9 @@ def _unique_cells(rows: pd.DataFrame) -> pd.DataFrame:
 def _chosen(rows: pd.DataFrame, metrics: Sequence[str] | None) -> tuple[str, ...]:
     computed = sorted(set(rows["metric"]))
     if metrics is None:
-        return tuple(m for m in DEFAULT_METRICS if m in computed) or tuple(computed)
+        valued = set(rows.loc[rows["status"].eq("ok"), "metric"])
+        alignment = ALIGNMENT if valued & set(ALIGNMENT) or not valued & set(TEMPORAL) else TEMPORAL
+        return tuple(m for m in (*alignment, *FAITHFULNESS) if m in computed) or tuple(computed)
     for name in metrics:
         if name not in computed:
             raise PluginError(registry.unknown("metric of these runs", name, computed))
