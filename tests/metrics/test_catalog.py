@@ -56,7 +56,7 @@ def test_the_names():
     curves = {f"{d}-{f}{p}" for d in ("deletion", "insertion") for f in fills for p in ("", "-probability")}
     assert set(FAITHFULNESS) == curves | {f"drop-{f}" for f in fills} | {"pixel-flipping"}
     cells = ["rank-accuracy", "iou", "mass-accuracy", "roc-auc", "average-precision", "pointing-game"]
-    assert LOCALISATION == [*cells, *TEMPORAL]
+    assert [*cells, *TEMPORAL] == LOCALISATION
     assert TEMPORAL == ["rank-accuracy-time", "roc-auc-time", "average-precision-time", "spearman-time", "frame-eer"]
 
 

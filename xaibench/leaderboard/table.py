@@ -78,8 +78,9 @@ def board(
     """The board of `read_rows(...)`: ceiling, methods, floors in each section, best first by `sort`.
 
     metrics: columns, in order; by default those of `DEFAULT_METRICS` that were computed, with `TEMPORAL` in place of
-    `ALIGNMENT` in a section where none of these has a value: `metrics_of` a section says which it has. sort: one of them, by
-    default the section's first. Beside the metrics' columns: `SECTION`, `attributor`, `kind`, `utterances`, `vocoders` and `pairs` (planned),
+    `ALIGNMENT` in a section where none of these has a value: `metrics_of` a section says which it has. sort: one of them,
+    by default the section's first. Beside the metrics' columns: `SECTION`, `attributor`, `kind`, `utterances`, `vocoders`
+    and `pairs` (planned),
     `eer`, `dirty`, `coverage` (share of planned cells that are ok), `seconds` (an utterance), one count a status,
     `missing` (planned, no row) and `gaps` (the reasons, in words).
 

@@ -89,9 +89,7 @@ def feature_ablation(view: View, *, bands: int = 13, spans: int = 4, baseline: s
     paper="Castro et al., Computers and Operations Research 36(5) 2009; Strumbelj and Kononenko, JMLR 11 2010, Alg. 1",
     random=True, complete=True,
 )  # fmt: skip
-def shapley_sampling(
-    view: View, *, permutations: int = 2, bands: int = 8, spans: int = 5, baseline: str = "mean"
-) -> Tensor:
+def shapley_sampling(view: View, *, permutations: int = 2, bands: int = 8, spans: int = 5, baseline: str = "mean") -> Tensor:
     """The mean change of the score as patches join the fill in random order: Shapley values, sampled.
 
     Every permutation by itself sums to f(x) - f(baseline), so the map is complete however few there are; the values are
