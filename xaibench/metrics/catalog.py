@@ -140,8 +140,7 @@ _TEMPORAL = (
         "rank-accuracy-time", "rank_accuracy", f"{CLEVR_XAI}, on frames",
         "|top-N(a_t) & S| / N, N = |S| = round(sum of g_t)",
         "Chance is the share of spoofed frames: 5 % for a truth of the top 5 % of the cells, a fifth or more for segments. "
-        "A map may name the right frame for the wrong frequencies, and evidence of both signs cancels within a frame. Where "
-        "the truth is one of cells, `oracle` is no ceiling (0.67 on minivoc): S counts cells, its marginal adds up D.",
+        "A map may name the right frame for the wrong frequencies, and evidence of both signs cancels within a frame.",
         chance=0.05,
     ),
     _found_in_time(

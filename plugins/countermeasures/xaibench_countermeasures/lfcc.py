@@ -117,10 +117,10 @@ class Constant(nn.Module):
 
 
 class Log10(nn.Module):
-    """`log10(x + eps)` of a power."""
+    """`log10(max(x, 0) + eps)` of a power: methods that add noise to the tap can make it negative."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.log10(x + EPSILON)
+        return torch.log10(x.clamp_min(0) + EPSILON)
 
 
 class Deltas(nn.Module):
