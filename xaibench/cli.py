@@ -530,6 +530,30 @@ def _print_evaluation(found: Any, folder: Path) -> None:
     print(folder)
 
 
+@app.command()
+def convert(
+    cm: Annotated[str, typer.Argument(help="Countermeasure.")],
+    file: Annotated[Path, typer.Argument(help="Checkpoint as its authors publish it, read without running code.")],
+    out: Annotated[Path | None, typer.Option(help="File to write, .safetensors.")] = None,
+) -> None:
+    """Read a published checkpoint by its key names and write it as ours, for --checkpoint.
+
+    `xaibench convert lcnn-lfcc __pretrained/trained_network.pt`
+    """
+    from xaibench import registry
+    from xaibench.harness.workbench import known_names
+
+    recipe = registry.load("countermeasures", known_names("countermeasures", [cm])[0][0])
+    if getattr(recipe, "convert", None) is None:
+        able = [
+            n for n in registry.plugins("countermeasures") if getattr(registry.load("countermeasures", n), "convert", None)
+        ]
+        raise XaibenchError(
+            f"no published checkpoint of {cm!r} is known to xaibench; convert reads those of {', '.join(able)}"
+        )
+    print(recipe.convert(file, out or Path("results") / "imported" / f"{cm}.safetensors"))
+
+
 @app.command("list")
 def list_(
     group: Annotated[str | None, typer.Argument(help="countermeasures, attributors, metrics, datasets or vocoders.")] = None,

@@ -28,6 +28,7 @@ class Recipe:
     folder:   where `NAME.safetensors` and its card `NAME.json` lie, if they ship with the package.
     training: settings of `xaibench train` that suit this countermeasure; the command line overrides them.
     initial:  options that say where training starts (pretrained weights); a checkpoint is rebuilt without them.
+    convert:  `convert(file, out)` reads a checkpoint as its authors publish it and writes ours (`weights.save_imported`).
     obtain:   how to get weights where none ship: one sentence that names the command.
     """
 
@@ -37,6 +38,7 @@ class Recipe:
     folder: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     initial: tuple[str, ...] = ()
+    convert: Callable[[Path, Path], Path] | None = None
     obtain: str = ""
 
     @property

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xaibench.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from xaibench.protocols import Countermeasure
 
 
 def save_weights(path: Path, model: nn.Module, *, half: bool = False) -> None:
@@ -87,6 +91,35 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if broken:
         raise CheckpointError(f"{path}: {broken[0]} holds NaN or infinity; the training diverged")
     model.load_state_dict(state)
+
+
+def save_imported(
+    path: Path, model: Countermeasure, *, name: str, paper: str, options: Mapping[str, object], source: Path, **facts: str
+) -> Path:
+    """Write weights that others trained, with a card that says so: no training set, no error rates. Returns `path`.
+
+    options: with which the recipe `name` builds `model`. source: the file they came from. facts: of the training, in words.
+    Raises CheckpointError for a name that does not end in .safetensors.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: a checkpoint is written as .safetensors, with its card (.json) beside it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(path, model)
+    card = {
+        "name": name,
+        "paper": paper,
+        "options": dict(options),
+        "classes": list(model.classes),
+        "sample_rate": model.sample_rate,
+        "n_samples": model.n_samples,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_on": {"data": f"unknown (imported from {Path(source).name})", **facts},
+        "eer": {},
+        "made_with": {"torch": torch.__version__},
+    }
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def read_card(path: Path) -> Mapping[str, object]:

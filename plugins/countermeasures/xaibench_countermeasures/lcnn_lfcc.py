@@ -25,7 +25,7 @@ recordings are repeated sample by sample, where NII repeats frames; long ones ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -249,13 +249,23 @@ _FOLDER = Path(__file__).parent / "checkpoints"
 #: evaluation 19.8 % with masks, 15.6 % without, lcnn-lfcc, seed 0).
 _TRAINING = {"epochs": 28, "learning_rate": 1e-3, "frequency_mask": 0, "equaliser_db": 2.0}
 
+def _convert(name: str) -> Callable[[Path, Path], Path]:
+    def convert(path: Path, out: Path) -> Path:
+        from xaibench_countermeasures.nii import convert_nii
+
+        return convert_nii(name, path, out)
+
+    return convert
+
+
 trim_pad = Recipe(
     name="lcnn-lfcc",
     paper="Wang and Yamagishi, Interspeech 2021, arXiv 2103.11326, LFCC-LCNN trim-pad, sigmoid",
     build=LFCCLCNNTrimPad,
     folder=_FOLDER,
     training=_TRAINING,
-    obtain="make them with `xaibench train --cm lcnn-lfcc`, or convert NII's own (xaibench_countermeasures.nii)",
+    convert=_convert("lcnn-lfcc"),
+    obtain="make them with `xaibench train --cm lcnn-lfcc`, or read NII's own with `xaibench convert lcnn-lfcc FILE`",
 )
 
 lstm_sum = Recipe(
@@ -264,5 +274,6 @@ lstm_sum = Recipe(
     build=LFCCLCNNLSTMSum,
     folder=_FOLDER,
     training=_TRAINING,
-    obtain="make them with `xaibench train --cm lcnn-lfcc-lstm`, or convert NII's own (xaibench_countermeasures.nii)",
+    convert=_convert("lcnn-lfcc-lstm"),
+    obtain="make them with `xaibench train --cm lcnn-lfcc-lstm`, or read NII's with `xaibench convert lcnn-lfcc-lstm FILE`",
 )

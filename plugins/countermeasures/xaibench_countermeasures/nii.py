@@ -16,7 +16,6 @@ Written from the published code and tested with generated state dicts of its nam
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 
@@ -24,8 +23,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import CheckpointError
-from xaibench.recipe import Recipe
-from xaibench.weights import save_weights
+from xaibench.weights import save_imported
 from xaibench_countermeasures.lcnn_lfcc import FRAME_WIDTH, LFCCLCNN, REDUCTION, lstm_sum, trim_pad
 from xaibench_countermeasures.lfcc import HOP, triangles
 
@@ -90,13 +88,10 @@ def convert_nii(recipe_name: str, path: Path, out: Path, *, frames: int = NII_FR
     weights["frontend.mean"] = model.frontend.mean if mean is None else mean
     _check(path, weights, model)
     model.load_state_dict(weights)
-    if out.suffix != ".safetensors":
-        raise CheckpointError(f"{out}: a checkpoint is written as .safetensors, with its card (.json) beside it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(out, model)
-    card = _card(recipe, model, options, path, fitted=mean is not None)
-    out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    return out
+    return save_imported(
+        out, model, name=recipe.name, paper=recipe.paper, options=options, source=path,
+        mean="none; the fill mean is silence" if mean is None else "given",
+    )  # fmt: skip
 
 
 def _state_dict(path: Path) -> dict:
@@ -151,21 +146,3 @@ def _check(path: Path, weights: dict[str, Tensor], model: LFCCLCNN) -> None:
             f"{path}: not the weights of {type(model).__name__}: {named}{more}. Only the sigmoid LFCC networks fit; is it "
             f"trim-pad or LSTM-sum, and is the number of frames right?"
         )
-
-
-def _card(recipe: Recipe, model: LFCCLCNN, options: dict, path: Path, *, fitted: bool) -> dict:
-    return {
-        "name": recipe.name,
-        "paper": recipe.paper,
-        "options": options,
-        "classes": list(model.classes),
-        "sample_rate": model.sample_rate,
-        "n_samples": model.n_samples,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trained_on": {
-            "data": f"unknown (imported from {path.name})",
-            "mean": "given" if fitted else "none; the fill mean is silence",
-        },
-        "eer": {},
-        "made_with": {"torch": torch.__version__},
-    }
