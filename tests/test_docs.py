@@ -29,6 +29,10 @@ def test_the_page_of_countermeasures_is_fresh():
     assert page == (ROOT / "docs" / "countermeasures.md").read_text(encoding="utf-8"), "run python docs/generate.py"
 
 
+def test_the_error_rates_of_the_readme_are_those_of_the_cards():
+    assert runpy.run_path(str(ROOT / "docs" / "generate.py"))["readme"](README) == README, "run python docs/generate.py"
+
+
 def test_the_readmes_plugin_works_and_is_short(tmp_path, monkeypatch):
     (source,) = [b for b in blocks("python") if "@attributor" in b]
     assert len(source.strip().splitlines()) <= 10

@@ -100,7 +100,16 @@ def board(
         found = found.assign(_kind=found["kind"].map(_KIND_ORDER), _value=found[first] * better)
         found = found.sort_values(["_kind", "_value", "attributor"], kind="stable", na_position="last")
         sections.append(found.drop(columns=["_kind", "_value"]))
-    return pd.concat(sections, ignore_index=True)
+    table = pd.concat(sections, ignore_index=True)
+    return table if metrics is not None else _in_usual_order(table)
+
+
+def _in_usual_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Alignment before faithfulness in every section, whichever section came first."""
+    usual = [m for m in (*ALIGNMENT, *TEMPORAL, *FAITHFULNESS) if m in table.columns]
+    ends = ("", "_low", "_high", "_margin", "_margin_low", "_margin_high", "_n")
+    moved = [m + end for m in usual for end in ends]
+    return table[[c for c in table.columns if c not in moved] + moved]
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
