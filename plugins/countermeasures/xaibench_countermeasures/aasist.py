@@ -12,9 +12,9 @@ Kept as published, though they look like slips: the first normalisation of block
 away (`conv1` takes the block's input); here it is not computed, and its parameters are there for the checkpoints only.
 The class order is that of the authors' labels and scores: 0 spoof, 1 bona fide.
 
-Departures: two seconds instead of 64,600 samples (4 s) by default (any length of 2,315 samples and more is taken, since no
-parameter depends on it), nothing in place, the random mask over filters is an option (`filter_mask`) as in the authors' code, where
-both published configurations leave it off.
+Departures: two seconds instead of 64,600 samples (4 s) by default, and any length from 2,315 samples on is taken, since no
+parameter depends on it; nothing works in place. The random mask over filters is an option (`filter_mask`), off as in both
+published configurations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from xaibench.errors import XaibenchError
 from xaibench.frontends import whole_band
 from xaibench.recipe import Recipe
 from xaibench.types import Axis
-from xaibench_countermeasures.sinc import Sinc, Waveform
+from xaibench_countermeasures.sinc import GENTLE, Sinc, Waveform
 
 FILTERS, TAPS = 70, 128  # sinc filters and their length, which Sinc makes odd
 NODES_S = FILTERS // 3  # spectral nodes
@@ -93,7 +93,7 @@ def _over_nodes(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
 
 
 class GraphAttention(nn.Module):
-    """Graph attention over one kind of nodes (Eq. 1 to 3 of RawGAT-ST, arXiv 2107.12710). Shape: `(B, n, D)` -> `(B, n, D')`."""
+    """Graph attention over one kind of nodes. Shape: `(B, n, D)` -> `(B, n, D')`."""
 
     def __init__(self, inputs: int, outputs: int, *, temperature: float) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class HeterogeneousAttention(nn.Module):
 
 
 class GraphPool(nn.Module):
-    """Keeps the share `ratio` of the nodes with the highest learned score, times the score. Shape: `(B, n, D)` -> `(B, k, D)`."""
+    """The share `ratio` of the nodes, those with the highest learned score, times it. Shape: `(B, n, D)` -> `(B, k, D)`."""
 
     def __init__(self, ratio: float, size: int) -> None:
         super().__init__()
@@ -256,13 +256,14 @@ class Aasist(nn.Module):
     sample_rate = 16_000
     classes = ("spoof", "bonafide")
     resolves = frozenset({"time"})
+    layers_resolve = frozenset({"time"})  # the 23 rows of a layer are equal on the mel scale, not in hertz
     module_rules = False  # the graph part is functional: no library has rules for it
 
     def __init__(self, *, variant: str = "l", n_samples: int = 32_000, filter_mask: int = 0) -> None:
         super().__init__()
         if variant not in SIZES:
             raise XaibenchError(f"aasist: variant is one of {', '.join(SIZES)}, got {variant!r}")
-        self.n_samples = n_samples
+        self.variant, self.n_samples = variant, n_samples
         self.frontend = Waveform()
         self.backend = AasistBackend(SIZES[variant], filter_mask=filter_mask)
 
@@ -282,10 +283,18 @@ class Aasist(nn.Module):
         return {f"block_{number}": block for number, block in enumerate(self.backend.encoder, start=1)}
 
 
+def _convert(path: Path, out: Path) -> Path:
+    from xaibench_countermeasures.raw_weights import convert_aasist
+
+    return convert_aasist(path, out)
+
+
 recipe = Recipe(
     name="aasist",
     paper="Jung et al., ICASSP 2022, arXiv 2110.01200",
     build=Aasist,
     folder=Path(__file__).parent / "checkpoints",
-    training={"epochs": 15, "batch_pairs": 8, "learning_rate": 1e-3, "crop_seconds": 1.0},
+    training={"epochs": 24, "batch_pairs": 8, "learning_rate": 1e-3, "crop_seconds": 1.0, **GENTLE},
+    convert=_convert,
+    obtain="make them with `xaibench train --cm aasist`, or read the authors' with `xaibench convert aasist FILE`",
 )

@@ -249,6 +249,7 @@ _FOLDER = Path(__file__).parent / "checkpoints"
 #: evaluation 19.8 % with masks, 15.6 % without, lcnn-lfcc, seed 0).
 _TRAINING = {"epochs": 28, "learning_rate": 1e-3, "frequency_mask": 0, "equaliser_db": 2.0}
 
+
 def _convert(name: str) -> Callable[[Path, Path], Path]:
     def convert(path: Path, out: Path) -> Path:
         from xaibench_countermeasures.nii import convert_nii

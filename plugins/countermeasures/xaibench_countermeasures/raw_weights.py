@@ -2,23 +2,26 @@
 
 The authors publish `state_dict`s as PyTorch files (`models/weights/AASIST.pth` and `AASIST-L.pth` of clovaai/aasist;
 RawNet2 of the ASVspoof 2021 baseline). They are pickles, so they are read with `weights_only=True`, which runs no code in
-them. The sizes are read off the shapes. To use one in a benchmark, write it with `xaibench.weights.save_weights` and put a
-card beside it that says what it was trained on.
+them. The sizes are read off the shapes. `xaibench convert` writes them as ours, with a card that says where they come from.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xaibench.errors import CheckpointError
+from xaibench.weights import save_imported
+from xaibench_countermeasures import aasist, rawnet2
 from xaibench_countermeasures.aasist import SIZES, Aasist
 from xaibench_countermeasures.rawnet2 import RawNet2
+
+Model = TypeVar("Model", Aasist, RawNet2)
 
 #: Names of the ASVspoof 2021 baseline -> ours. Whatever matches none keeps its name.
 RAWNET2_NAMES = (
@@ -66,16 +69,38 @@ def load_rawnet2(path: Path, *, n_samples: int = 64_600) -> RawNet2:
     return _fill(path, model, renamed)
 
 
+def convert_aasist(path: Path, out: Path) -> Path:
+    """The authors' checkpoint `path` as our file `out`, with its card. Raises as `load_aasist`."""
+    model = load_aasist(path)
+    options = {"variant": model.variant, "n_samples": model.n_samples}
+    recipe = aasist.recipe
+    return save_imported(out, model, name=recipe.name, paper=recipe.paper, options=options, source=path)
+
+
+def convert_rawnet2(path: Path, out: Path) -> Path:
+    """The baseline's checkpoint `path` as our file `out`, with its card. Raises as `load_rawnet2`."""
+    model, recipe = load_rawnet2(path), rawnet2.recipe
+    net = model.backend
+    options = {
+        "filters": [net.first_bn.num_features, net.bn_before_gru.num_features],
+        "gru_nodes": net.recurrent.gru.hidden_size,
+        "gru_layers": net.recurrent.gru.num_layers,
+        "fc_nodes": net.fc1.out_features,
+        "n_samples": model.n_samples,
+    }
+    return save_imported(out, model, name=recipe.name, paper=recipe.paper, options=options, source=path)
+
+
 def _read(path: Path) -> Mapping[str, Tensor]:
     path = Path(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; obtain it from the authors' repository") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # the restricted unpickler meets garbage with KeyError, IndexError and whatever else
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise CheckpointError(
-            f"{path}: holds more than tensors, or is damaged ({str(error).splitlines()[0]}); expected a state_dict saved "
-            f"with torch.save"
+            f"{path}: holds more than tensors, or is damaged ({reason}); expected a state_dict saved with torch.save"
         ) from error
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, expected a state_dict: names and tensors only")
@@ -90,7 +115,7 @@ def _shape(path: Path, state: Mapping[str, Tensor], name: str, dimensions: int) 
     return tuple(state[name].shape)
 
 
-def _fill[M: nn.Module](path: Path, model: M, state: Mapping[str, Tensor]) -> M:
+def _fill(path: Path, model: Model, state: Mapping[str, Tensor]) -> Model:
     expected = model.backend.state_dict()
     problems = [f"missing {n}" for n in expected if n not in state]
     problems += [f"unknown {n}" for n in state if n not in expected]

@@ -31,7 +31,7 @@ from xaibench.errors import XaibenchError
 from xaibench.frontends import whole_band
 from xaibench.recipe import Recipe
 from xaibench.types import Axis
-from xaibench_countermeasures.sinc import Sinc, Waveform
+from xaibench_countermeasures.sinc import GENTLE, Sinc, Waveform
 
 TAPS = 1024  # of the sinc filters; Sinc makes it odd
 BLOCKS = 6
@@ -132,7 +132,8 @@ class RawNet2(nn.Module):
     sample_rate = 16_000
     classes = ("spoof", "bonafide")
     resolves = frozenset({"time"})
-    modules = False  # no attribution library has a rule for a GRU
+    layers_resolve = frozenset({"time"})
+    module_rules = False  # no attribution library has a rule for a GRU
 
     def __init__(
         self,
@@ -165,10 +166,18 @@ class RawNet2(nn.Module):
         return {name: self.backend.get_submodule(name) for name in names}
 
 
+def _convert(path: Path, out: Path) -> Path:
+    from xaibench_countermeasures.raw_weights import convert_rawnet2
+
+    return convert_rawnet2(path, out)
+
+
 recipe = Recipe(
     name="rawnet2",
     paper="Tak et al., ICASSP 2021, arXiv 2011.01108; baseline of ASVspoof 2021",
     build=RawNet2,
     folder=Path(__file__).parent / "checkpoints",
-    training={"epochs": 20, "batch_pairs": 8, "learning_rate": 1e-3, "crop_seconds": 1.0},
+    training={"epochs": 40, "batch_pairs": 8, "learning_rate": 1e-3, "crop_seconds": 2.0, **GENTLE},
+    convert=_convert,
+    obtain="make them with `xaibench train --cm rawnet2`, or read the authors' with `xaibench convert rawnet2 FILE`",
 )

@@ -15,7 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: From how many taps the filters are applied by FFT. Measured with 16 excerpts of 16,000 samples on one core: see `Sinc`.
+#: Settings of training that leave the waveform as it is but for level and noise: with masks and a response of 3 dB neither
+#: network left chance on 600 utterances, without them RawNet2 came to 14 % on dev in eight epochs.
+GENTLE = {"equaliser_db": 1.0, "frequency_mask": 0, "time_mask": 0}
+
+#: From how many taps the filters are applied by FFT. On one core and 16 excerpts of one second, direct convolution and FFT
+#: take 0.11 and 0.12 s for 70 filters of 129 taps, 0.115 and 0.011 s for 20 filters of 1025.
 FFT_FROM_TAPS = 512
 
 

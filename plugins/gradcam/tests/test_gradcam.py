@@ -552,3 +552,42 @@ def test_fullgrad_refuses_layers_that_run_in_another_order_than_they_are_registe
 def test_a_layer_of_one_position_has_no_map() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1))
     assert methods.grad_cam(plain_view(model, torch.rand(1, 1, 6, 9), ("1",))).values.abs().max() == 0
+
+
+class Taller(nn.Module):
+    """A one-row input whose layer has five rows, as a sinc front end makes them; `roll` moves them about."""
+
+    def __init__(self, roll: int) -> None:
+        super().__init__()
+        self.roll = roll
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            self.convolution = nn.Conv2d(1, 4, (1, 3), padding=(2, 1))
+            self.head = nn.Linear(4 * 5 * 40, 1)
+        with torch.no_grad():
+            self.rows = nn.Parameter(torch.linspace(-1, 1, 5)[:, None])
+        self.layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        rolled = self.layer((self.convolution(x) + self.rows).relu().roll(self.roll, dims=2))
+        return self.head(rolled.roll(-self.roll, dims=2).flatten(1))
+
+
+@pytest.mark.parametrize("name", ["grad-cam", "grad-cam++", "hirescam", "layer-cam", "score-cam", "ablation-cam"])
+def test_a_map_of_one_row_sees_every_row_of_its_layer(name):
+    x = torch.randn(2, 1, 1, 40, generator=torch.Generator().manual_seed(5))
+    maps = [NAMES[name](plain_view(Taller(roll), x, ("layer",))).values for roll in (0, 2)]
+    assert maps[0].shape == (2, 1, 40) and bool(maps[0].any())
+    torch.testing.assert_close(maps[0], maps[1], atol=1e-5, rtol=1e-4)
+
+
+def test_grad_cam_of_one_row_is_the_mean_over_the_rows_of_its_layer():
+    model, x = Taller(0).eval(), torch.randn(2, 1, 1, 40, generator=torch.Generator().manual_seed(5))
+    kept: list[Tensor] = []
+    model.layer.register_forward_hook(lambda _m, _i, out: kept.append(out))
+    (gradient,) = torch.autograd.grad(model(x).sum(), kept)
+    cam = (gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1).relu().mean(1, keepdim=True)
+    cam = cam - cam.amin((1, 2), keepdim=True)
+    expected = (cam / (1e-7 + cam.amax((1, 2), keepdim=True))).detach()
+    found = methods.grad_cam(plain_view(Taller(0), x, ("layer",))).values
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)  # the library adds 1e-7 to a maximum of 1e-4

@@ -75,9 +75,17 @@ def layer_map(
     if cut and gradients:
         target.register_forward_hook(_begin_graph)
     cam = build(model, [target])
+    if view.shape[0] == 1:
+        _mean_over_height(getattr(cam, "base_cam", cam))
     # After the library's hooks: what comes next may work in place (ReLU(inplace=True)), and the library keeps a view.
     target.register_forward_hook(_protect)
     return _run(cam, view, gradients=gradients, size=1 if one_at_a_time else view.batch_size)
+
+
+def _mean_over_height(cam: Any) -> None:
+    """For a map of one row: the mean of a layer's rows, after the ReLU. The library's resize would keep the middle one."""
+    image = cam.get_cam_image
+    cam.get_cam_image = lambda *args, **options: np.maximum(image(*args, **options), 0).mean(1, keepdims=True)
 
 
 def model_map(view: View, build: Builder) -> Tensor:

@@ -36,13 +36,21 @@ def _without_bar(function: Callable) -> Callable:
 
 
 class QuietScoreCAM(ScoreCAM):
-    """ScoreCAM without progress bars, scoring `batch_size` masks at a time."""
+    """ScoreCAM without progress bars, scoring `batch_size` masks at a time.
 
-    get_cam_weights = _without_bar(ScoreCAM.get_cam_weights)
+    For an input of one row the masks are the means of a channel's rows; the library's resize would keep the first.
+    """
+
+    _weights = _without_bar(ScoreCAM.get_cam_weights)
 
     def __init__(self, model: nn.Module, target_layers: list[nn.Module], *, batch_size: int) -> None:
         super().__init__(model, target_layers)
-        self.batch_size = batch_size  # looked up by get_cam_weights; it has no argument for it
+        self.batch_size = batch_size  # looked up by the library's code; it has no argument for it
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads) -> np.ndarray:
+        if input_tensor.shape[2] == 1:
+            activations = activations.mean(2, keepdims=True)
+        return self._weights(input_tensor, target_layer, targets, activations, grads)
 
 
 class ZeroAblation(AblationLayer):
