@@ -62,13 +62,15 @@ def test_every_command_of_the_readme_exists():
 
     from xaibench.cli import app
 
-    root = get_command(app)
-    used = set(re.findall(r"^xaibench (\w+)", "\n".join(blocks("bash")), flags=re.M))
-    assert used and used <= set(root.commands)
-    for line in re.findall(r"^xaibench (.+)$", "\n".join(blocks("bash")), flags=re.M):
-        name = line.split()[0]
-        known = {o for p in root.commands[name].params for o in p.opts}
-        assert {w for w in line.split() if w.startswith("--")} <= known, line
+    lines = re.findall(r"^xaibench (.+)$", "\n".join(blocks("bash")), flags=re.M)
+    assert lines
+    for line in lines:
+        words, command = line.partition("#")[0].split(), get_command(app)
+        while hasattr(command, "commands"):
+            assert words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        known = {o for p in command.params for o in p.opts}
+        assert {w for w in words if w.startswith("--")} <= known, line
 
 
 def test_links_and_pictures_of_the_readme_are_there():

@@ -82,7 +82,7 @@ def test_what_is_written_reads_back(tmp_path_factory, trials):
     ("text", "message"),
     [
         ("a A07 spoof -3\nb - bonafide\n", ":2: 3 columns ('b - bonafide'), expected 4, as on the first line"),
-        ("a A07 spoof -3 x\n", ":1: 5 columns, expected 4 (UTTERANCE ATTACK KEY SCORE) or 2"),
+        ("a A07 spoof -3 x\n", ":1: 5 columns ('a A07 spoof -3 x'), expected 4 (UTTERANCE ATTACK KEY SCORE) or 2"),
         ("a A07 spoof nan\n", ":1: score 'nan', expected a finite number"),
         ("a A07 spoof 1\nb A07 spoof -inf\n", ":2: score '-inf', expected a finite number"),
         ("utt system key score\n", ":1: score 'score', expected a number; is there a header"),

@@ -228,9 +228,10 @@ class _progress:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+        console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            TextColumn("ETA"), TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self.bar.start()
         self.tasks: dict[str, Any] = {}
@@ -298,7 +299,7 @@ def rcq_(
     found = rcq_of_run(run_folder, vad=vad)
     table = Table(*found.columns, box=None, pad_edge=False)
     for row in found.itertuples(index=False):
-        table.add_row(*(f"{v:+.1f}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*("-" if v != v else f"{v:+.1f}" if isinstance(v, float) else str(v) for v in row))
     _console().print(table)
     if out is not None:
         found.to_csv(out, index=False)
@@ -478,6 +479,7 @@ def evaluate(
     """
     from itertools import islice
 
+    from xaibench.datasets.catalog import source
     from xaibench.evaluation import evaluate_scores
 
     if (cm is None) == (scores is None):
@@ -488,8 +490,7 @@ def evaluate(
         found = evaluate_scores(scores, folder, keys=keys, subset=subset, by=by, title=scores.stem, **asv)
         _print_evaluation(found, folder)
         return
-    from xaibench import registry
-    from xaibench.evaluation import evaluate_files, needs_vocoder
+    from xaibench.evaluation import evaluate_files, needs_vocoder, survey
     from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
     from xaibench.harness.run import Progress
     from xaibench.harness.workbench import known_datasets, known_names, load_countermeasure
@@ -498,33 +499,45 @@ def evaluate(
     name = known_names("countermeasures", [cm])[0][0]
     module, _, _ = load_countermeasure(name, checkpoint, _cm_options((name,), [], ssl).get(name, {}))
     where = choose_device(device)
-    corpus = registry.open_corpus(known_datasets([data])[0], _roots(root or [], data))
-    chosen = list(islice((u for u in corpus.utterances if u.split == split), limit))
+    opened = source(known_datasets([data])[0], _roots(root or [], data))
+    corpus, total = opened.facts, survey(opened.utterances(), split=split, limit=limit)
+
+    def chosen() -> Any:
+        return islice((u for u in opened.utterances() if u.split == split), limit)
+
     folder = out or Path("results") / f"evaluate-{name}-{corpus.name}-{split}"
     with _progress() as show_step:
         file = evaluate_files(
-            module.to(where), chosen, folder, sample_rate=corpus.sample_rate, device=where,
+            module.to(where), chosen(), folder, sample_rate=corpus.sample_rate, device=where,
             batch_size=batch_size or default_batch_size(where), on_error="skip" if skip_broken else "stop",
-            with_vocoder=needs_vocoder(chosen),
+            with_vocoder=needs_vocoder(u for u in opened.utterances() if u.split == split),
             about={"countermeasure": name, "data": corpus.name, "data_hash": corpus.hash, "split": split},
-            report=lambda p: show_step(Progress("score", p.seen, len(chosen), p.message)),
+            report=lambda p: show_step(Progress("score", p.seen, total, p.message)),
         )  # fmt: skip
-    found = evaluate_scores(file, folder, title=f"{name} on {data}, {split}", **asv)
+    found = evaluate_scores(file, folder, title=f"{name} on {corpus.name}, {split}", **asv)
     _print_evaluation(found, folder)
+    if limit is not None:
+        _note(f"only the first {total} files of {split} (--limit); without it the same command scores the rest")
 
 
 def _print_evaluation(found: Any, folder: Path) -> None:
     from rich.table import Table
 
-    columns = [
-        "attack", "bonafide", "spoof", "eer", "min_tdcf_2019_legacy", "min_tdcf_2021", "accuracy", "precision", "recall",
-        "f1",
-    ]  # fmt: skip
-    table = Table(*columns, box=None, pad_edge=False)
+    heads = {
+        "attack": "attack", "bonafide": "bonafide", "spoof": "spoof", "eer": "eer", "min_tdcf_2019_legacy": "tdcf_2019",
+        "min_tdcf_2021": "tdcf_2021", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "f1",
+    }  # fmt: skip
+    columns = [name for name in heads if found.table[name].notna().any()]
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(heads[name], no_wrap=name != "attack", overflow="fold")
     for row in found.table[columns].itertuples(index=False):
         cells = [f"{v:.4f}" if isinstance(v, float) and v == v else "" if v != v else str(v) for v in row]
         table.add_row(*cells)
     _console().print(table)
+    why = found.facts["pooled"]["tdcf_note"]
+    if found.facts["asv"] and why:
+        _note(f"no pooled t-DCF: {why}")
     if found.facts["skipped"]:
         _note(f"{found.facts['skipped']} files could not be scored; the first: {', '.join(found.facts['skipped_first'])}")
     print(folder)
@@ -613,20 +626,27 @@ def data_index(
             layout, roots, out or manifests_folder(), on_error=on_error, verify=verify, limit=limit,
             report=lambda done, file: show_step(_step("index", done, limit or total or done, file)),
         )  # fmt: skip
-    splits = ", ".join(f"{split} {n}" for split, n in found.splits.items())
-    print(f"{found.name}: {found.files} files ({splits}); {found.read} read now, {found.kept} as they were")
+    splits = ", ".join(f"{split} {n:,}" for split, n in found.splits.items())
+    print(f"{found.name}: {found.files:,} files ({splits}); {found.read:,} read now, {found.kept:,} as they were")
+    print("  " + ", ".join(f"{attack} {n:,}" for attack, n in found.attacks.items()))
     if found.late:
-        print(f"  {found.late} vocoded files are late or early, at most {found.latest} samples; corrected when read")
+        most = f"{abs(found.latest)} samples {'late' if found.latest > 0 else 'early'}"
+        print(f"  not in step with their bona fide twins: {found.late:,}, the worst {most}; corrected when read")
     for count, what, named in (
-        (found.problems, "left out", found.named_problems),
-        (found.extra, "audio files that nothing names", found.named_extra),
-        (found.unlike, "twins that hardly resemble their bona fide half", found.named_unlike),
+        (found.problems, f"left out (all of them in {found.name}.problems.txt)", found.named_problems),
+        (found.extra, "audio files beside the indexed ones that nothing names", found.named_extra),
+        (found.unlike, "hardly resemble their bona fide twin, or cannot be compared with it", found.named_unlike),
     ):
         if count:
-            print(f"  {count} {what}: " + "; ".join(named))
+            print(f"  {what}: {count:,}")
+            for text in (*named, "...") if count > len(named) else named:
+                print(f"    {text}")
     for note in found.notes:
         print(f"  note: {note}")
-    print(f"  the layout was checked against: {layout.checked}")
+    if layout.checked == "documentation":
+        print("  the layout follows its authors' documentation; xaibench was never checked against the archive itself")
+    else:
+        print(f"  the layout was checked against: {layout.checked}")
     print(found.manifest)
 
 
@@ -639,16 +659,19 @@ def _step(phase: str, done: int, total: int, message: str) -> Any:
 @data_app.command("layouts")
 def data_layouts() -> None:
     """The data sets that `index` can read: folders it needs, published counts, where to get them."""
-    from rich.table import Table
-
     from xaibench.datasets.catalog import LAYOUTS
 
-    table = Table("name", "title", "roots", "published counts", "checked against", box=None, pad_edge=False)
     for layout in LAYOUTS.values():
         counts = ", ".join(f"{split} {n:,}" for split, n in layout.expected.items())
-        roots = ["--root DIR", *(f"--root {n}=DIR" for n in layout.further_roots)]
-        table.add_row(layout.name, layout.title, " ".join(roots), counts, layout.checked)
-    _console().print(table)
+        further = [f"--root {n}=DIR" for n in layout.further_roots] + [f"[--root {n}=DIR]" for n in layout.optional_roots]
+        use = "pairs: run, train, evaluate" if layout.paired else "no pairs: evaluate"
+        if layout.name == "partialspoof":
+            use = "segments: run --truth segments, evaluate"
+        print(f"{layout.name}  {layout.title}")
+        print(f"  xaibench data index {' '.join([layout.name, '--root DIR', *further])}")
+        print(f"  {use}; files: {counts or 'no published counts'}; checked against: {layout.checked}")
+        if layout.source:
+            print(f"  {layout.source}")
 
 
 @data_app.command("make-pairs")
@@ -680,12 +703,20 @@ def data_verify(
     root: Annotated[list[str] | None, typer.Option(help="Its folder; ROOT=FOLDER for a further one.")] = None,
 ) -> None:
     """Compare every file with the manifest's sha256."""
+    from xaibench.datasets.catalog import source
     from xaibench.harness.workbench import known_datasets
     from xaibench.manifest import verify
-    from xaibench.registry import open_corpus
 
-    corpus = open_corpus(known_datasets([name])[0], _roots(root or [], name))
-    print(f"{corpus.name}: {verify(corpus.utterances)} files agree with the manifest")
+    opened = source(known_datasets([name])[0], _roots(root or [], name))
+    with _progress() as show_step:
+
+        def shown() -> Any:
+            for done, u in enumerate(opened.utterances(), start=1):
+                show_step(_step("verify", done, done, u.path.name))
+                yield u
+
+        count = verify(shown())
+    print(f"{opened.facts.name}: {count:,} files agree with the manifest")
 
 
 @data_app.command("info")
@@ -694,15 +725,24 @@ def data_info(
     root: Annotated[list[str] | None, typer.Option(help="Its folder; ROOT=FOLDER for a further one.")] = None,
 ) -> None:
     """Show utterances, speakers and vocoders of every split, licence and citation."""
-    from xaibench.harness.workbench import known_datasets
-    from xaibench.registry import open_corpus
+    from collections import Counter
 
-    corpus = open_corpus(known_datasets([name])[0], _roots(root or [], name))
+    from xaibench.datasets.catalog import source
+    from xaibench.harness.workbench import known_datasets
+    from xaibench.manifest import SPLITS
+
+    opened = source(known_datasets([name])[0], _roots(root or [], name))
+    corpus, files, sources, speakers = opened.facts, Counter(), {}, {}
+    for u in opened.utterances():
+        files[u.split, u.vocoder] += 1
+        sources.setdefault(u.split, set()).add(u.source)
+        speakers.setdefault(u.split, set()).add(u.speaker)
     print(f"{corpus.name}: {corpus.sample_rate} Hz, valid band {corpus.valid_band[0]:g} to {corpus.valid_band[1]:g} Hz")
-    for split in sorted({u.split for u in corpus.utterances}):
-        part = [u for u in corpus.utterances if u.split == split]
-        speakers, vocoders = {u.speaker for u in part}, sorted({u.vocoder for u in part} - {"bonafide"})
-        print(f"  {split}: {len({u.source for u in part})} utterances, {len(speakers)} speakers, {', '.join(vocoders)}")
+    for split in (s for s in SPLITS if s in speakers):
+        spoofed = {v: n for (s, v), n in sorted(files.items()) if s == split and v != "bonafide"}
+        facts = [f"{len(sources[split]):,} utterances", f"{len(speakers[split]):,} speakers", *spoofed]
+        real, fake = files[split, "bonafide"], sum(spoofed.values())
+        print(f"  {split}: {', '.join(facts)}; {real:,} bona fide and {fake:,} spoofed files")
     print(f"  held out of all training: {', '.join(corpus.held_out) or 'none'}")
     print(f"  licence: {corpus.licence}\n  citation: {corpus.citation}")
 

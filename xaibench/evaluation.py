@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -47,15 +47,41 @@ class Progress:
 
 def needs_vocoder(utterances: Iterable[Utterance]) -> bool:
     """Whether two utterances share a source, so that a name needs the vocoder to tell twins apart."""
-    return any(count > 1 for count in Counter(u.source for u in utterances).values())
+    seen: set[str] = set()
+    for u in utterances:
+        if u.source in seen:
+            return True
+        seen.add(u.source)
+    return False
+
+
+def survey(utterances: Iterable[Utterance], *, split: str, limit: int | None = None) -> int:
+    """How many utterances of a split there are to score, of the first `limit`. Reads them all, keeps none.
+
+    Raises RunError naming the splits there are, if it has none.
+    """
+    count, others = 0, set()
+    for u in utterances:
+        if u.split == split:
+            count += 1
+        else:
+            others.add(u.split)
+    if not count:
+        raise RunError(f"no files in the split {split!r}; the data set has {', '.join(sorted(others)) or 'no files at all'}")
+    return count if limit is None else min(count, limit)
 
 
 def utterance_name(utterance: Utterance, *, with_vocoder: bool) -> str:
     """The name in a score file: `source` where it is one file's own (LA_E_1234567), else `source/vocoder`, as `Pair.id`.
 
-    The stem of the path will not do: twins often lie under one name in a folder a vocoder.
+    The stem of the path will not do: twins often lie under one name in a folder a vocoder. White space, which divides the
+    columns of a score file, is written as in an address: "two words" is two%20words.
     """
-    return f"{utterance.source}/{utterance.vocoder}" if with_vocoder else utterance.source
+    return _word(f"{utterance.source}/{utterance.vocoder}" if with_vocoder else utterance.source)
+
+
+def _word(text: str) -> str:
+    return "".join(quote(letter) if letter.isspace() else letter for letter in text)
 
 
 def evaluate_files(
@@ -84,7 +110,7 @@ def evaluate_files(
 
     Raises AudioError for a recording that fails under "stop"; RunError when the folder cannot be written, holds scores of
     something else or of utterances that are not in this set, when a name comes twice, when there is nothing to score, or
-    when everything failed; XaibenchError for a damaged score file there and for a name that holds white space.
+    when everything failed; XaibenchError for a damaged score file there and for a name that is empty.
     """
     from xaibench.scoring import score_recordings
     from xaibench.weights import weights_hash
@@ -94,7 +120,10 @@ def evaluate_files(
     if batch_size < 1:
         raise RunError(f"batch_size {batch_size}, expected at least 1")
     if cm.sample_rate != sample_rate:
-        raise RunError(f"the countermeasure works at {cm.sample_rate} Hz, the data set is sampled at {sample_rate} Hz")
+        raise RunError(
+            f"the countermeasure works at {cm.sample_rate} Hz, the data set is sampled at {sample_rate} Hz; resample its "
+            f"files (soxr, sox -r) into another folder and index that, or take a countermeasure of its rate"
+        )
     cm.eval()
     facts = {
         "weights": weights_hash(cm),
@@ -136,7 +165,7 @@ def evaluate_files(
         if name in log.before:
             kept += 1
             continue
-        trial = Trial(name, utterance.vocoder, 0.0)  # its score comes with the batch
+        trial = Trial(name, _word(utterance.vocoder), 0.0)  # its score comes with the batch
         format_trial(trial)  # a name that no score file can hold is found out before the work is done
         try:
             samples = audio.read(utterance.path, sample_rate=sample_rate)
@@ -275,6 +304,13 @@ def evaluate_scores(
     if asv_scores:
         stream = read_asv_2021(Path(asv_scores), Path(asv_keys), subset=subset) if asv_keys else read_asv(Path(asv_scores))
         asv = collect_asv(stream)
+        have = {"target": asv.target.size, "nontarget": asv.nontarget.size, "spoof": len(asv.attacks)}
+        missing = [key for key, count in have.items() if not count]
+        if missing:
+            raise XaibenchError(
+                f"{asv_scores}: no {' and no '.join(missing)} scores; a t-DCF needs target, nontarget and spoof trials of "
+                f"one ASV system. Is it the whole file, and of this split?"
+            )
     try:
         found = summary(gathered, asv=asv)
     except XaibenchError as error:

@@ -5,14 +5,15 @@ eval), `vocoder` ("bonafide" or a vocoder's or attack's name), `path` (relative 
 have `root` (which of several roots, default "main"), `lag` (samples by which a vocoded file is late against its twin) and
 `segments` ("0 0.52 bonafide;0.52 1.3 spoof", in seconds). Further columns are kept for readers and ignored here.
 
-`read_manifest` holds a whole corpus; `stream` gives one row at a time with the same checks, and its memory does not grow
-with the table: what must be remembered goes to a temporary file.
+`read_manifest` holds a whole corpus; `stream` (with `read_facts` for all but the rows) gives one row at a time with the same
+checks, and its memory does not grow with the table: what must be remembered goes to a temporary file.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import math
 import os
 import sqlite3
@@ -83,6 +84,42 @@ def read_manifest(path: Path, root: Roots) -> Corpus:
     _check_counts(path, facts, len(utterances), splits)
     if facts.get("paired", True):
         _check_twins(table, utterances)
+    return _corpus(facts, digest, utterances)
+
+
+def read_facts(path: Path, root: Roots) -> Corpus:
+    """The corpus of a manifest without its utterances, for `stream`: the table is hashed, its rows are not looked at.
+
+    Raises ManifestError for a wrong manifest, a table of another hash, or a root that is not there.
+    """
+    _, facts, _, digest, _ = _opened(Path(path), root)
+    return _corpus(facts, digest, ())
+
+
+def remembered_roots(path: Path, root: Roots | None = None) -> dict[str, Path]:
+    """The roots of a manifest: those given, and for the others where `xaibench data index` found the files.
+
+    A manifest without `NAME.roots.json` beside it lies in its own main root. Raises ManifestError for a damaged one.
+    """
+    path = Path(path)
+    given = {n: Path(r) for n, r in root.items()} if isinstance(root, Mapping) else {MAIN: Path(root)} if root else {}
+    remembered = path.with_name(f"{path.stem}.roots.json")
+    known = _known_roots(remembered) if remembered.is_file() else {}
+    roots = {MAIN: path.parent, **{n: Path(r) for n, r in known.items()}, **given}
+    return {n: r.parent if r.is_file() else r for n, r in roots.items()}
+
+
+def _known_roots(path: Path) -> dict[str, str]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ManifestError(f"{path}: cannot be read ({error}); delete it and give --root, or index again") from error
+    if not isinstance(known, dict) or not all(isinstance(folder, str) for folder in known.values()):
+        raise ManifestError(f"{path}: expected an object from root to folder; delete it and give --root, or index again")
+    return known
+
+
+def _corpus(facts: Mapping[str, Any], digest: str, utterances: tuple[Utterance, ...]) -> Corpus:
     return Corpus(
         name=facts["name"],
         utterances=utterances,
@@ -141,7 +178,11 @@ def _opened(path: Path, root: Roots) -> tuple[Path, dict[str, Any], Path, str, d
 
 def _roots(facts: Mapping[str, Any], root: Roots) -> dict[str, Path]:
     given = {name: Path(folder) for name, folder in root.items()} if isinstance(root, Mapping) else {MAIN: Path(root)}
-    for name in facts.get("roots", [MAIN]):
+    known = facts.get("roots", [MAIN])
+    for name in given:
+        if name not in (MAIN, *known):
+            raise ManifestError(f"the data set {facts['name']!r} has no root {name!r}; its roots: {', '.join(known)}")
+    for name in known:
         if name not in given:
             raise ManifestError(
                 f"the data set {facts['name']!r} has files in a further folder, its root {name!r}, which is not given; "

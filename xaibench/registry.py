@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from xaibench.errors import PluginError, XaibenchError
-from xaibench.manifest import read_manifest
+from xaibench.manifest import read_manifest, remembered_roots
 from xaibench.protocols import GROUPS, Attributor, Corpus, Dataset, Metric, Vocoder
 
 _KINDS = {"attributors": Attributor, "datasets": Dataset, "metrics": Metric, "vocoders": Vocoder}
@@ -96,11 +96,11 @@ def load(group: str, name: str) -> Any:
 def open_corpus(name: str, root: Path | str | Mapping[str, str] | None = None) -> Corpus:
     """A data set, opened: by its plugin's name, or by the path of a manifest (NAME.toml) that `xaibench data index` wrote.
 
-    root: its folder, or `{name: folder}` where a manifest has several; a manifest without one lies in its own folder.
+    root: its folder, or `{name: folder}` where a manifest has several; those not given are where indexing found them.
     Raises what the plugin means to say (ManifestError), and PluginError for anything else.
     """
     if str(name).endswith(".toml"):
-        return read_manifest(Path(name), (root if isinstance(root, Mapping) else Path(root)) if root else Path(name).parent)
+        return read_manifest(Path(name), remembered_roots(Path(name), root))
     dataset = load("datasets", name)
     try:
         return dataset.open(

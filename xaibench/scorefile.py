@@ -80,9 +80,14 @@ def read_trials(path: Path, *, keys: Mapping[str, Key] | None = None, subset: st
     for line, cells in _lines(path):
         columns = columns or len(cells)
         if columns not in (2, 4):
-            raise _wrong(path, line, f"{len(cells)} columns", "4 (UTTERANCE ATTACK KEY SCORE) or 2 (UTTERANCE SCORE)")
+            raise _wrong(
+                path, line, f"{len(cells)} columns ({' '.join(cells)[:60]!r})",
+                "4 (UTTERANCE ATTACK KEY SCORE) or 2 (UTTERANCE SCORE), divided by white space, not by commas",
+            )  # fmt: skip
         if columns == 2 and keys is None:
-            raise _wrong(path, line, "2 columns, so no keys", "the keys beside it (trial_metadata.txt or the protocol)")
+            raise _wrong(
+                path, line, "2 columns, so no keys", "the keys beside it (--keys: trial_metadata.txt or the protocol)"
+            )
         _check_columns(path, line, cells, columns)
         name, score = cells[0], _number(path, line, cells[-1])
         if name in seen:
@@ -92,7 +97,9 @@ def read_trials(path: Path, *, keys: Mapping[str, Key] | None = None, subset: st
         if keys is not None:
             key = keys.get(name)
             if key is None:
-                raise _wrong(path, line, f"utterance {name!r}, which the keys do not hold", "keys of the same track")
+                raise _wrong(
+                    path, line, f"utterance {name!r}, which the keys do not hold", "keys of the same track and split"
+                )
             if columns == 4 and (key.attack == "bonafide") != (attack == "bonafide"):
                 raise _wrong(path, line, f"{name!r} as {cells[2]}", f"what the keys say, {key.attack!r}")
             if subset is not None and key.subset != subset:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from xaibench import audio, augment
-from xaibench.errors import RunError
+from xaibench.errors import RunError, XaibenchError
 from xaibench.excerpts import Excerpts, held_out
 from xaibench.layers import deeplift_form
 from xaibench.metrics.detection import equal_error_rate
@@ -68,6 +68,8 @@ class TrainSpec:
             raise RunError(f"{' and '.join(small)}: must be at least 1")
         if self.crop_seconds is not None and not self.crop_seconds > 0:
             raise RunError(f"crop_seconds must be positive, got {self.crop_seconds}")
+        if self.patience < 0:
+            raise RunError(f"patience must be at least 1, or 0 to train to the end, got {self.patience}")
         if self.rawboost not in range(9):
             raise RunError(f"rawboost {self.rawboost}: expected one of its algorithms 1 to 8, or 0 for none")
         if any(not w > 0 for w in self.class_weights):
@@ -79,9 +81,9 @@ class TrainSpec:
 
         Raises RunError for a setting there is not.
         """
-        known = {f.name for f in fields(cls)}
+        known = [f.name for f in fields(cls)]
         settings = {**recipe.training, **{k: v for k, v in chosen.items() if v is not None}}
-        stray = sorted(set(settings) - known)
+        stray = sorted(set(settings) - set(known))
         if stray:
             raise RunError(f"{recipe.name} asks for the training settings {', '.join(stray)}; there are {', '.join(known)}")
         return cls(**settings)
@@ -181,6 +183,7 @@ def train(
             f"{len(excerpts.sources)} training utterances do not fill a batch; lower --batch-pairs {spec.batch_pairs}"
         )
     lesson = _Lesson(model, excerpts, spec, _labels(model, corpora, excerpts.vocoders), device)
+    lesson.try_out()
     lesson.fit()
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(spec.average), use_buffers=True
@@ -224,18 +227,20 @@ def _best(history: Sequence[dict], count: int) -> list[int]:
 
 
 def _out_of_patience(history: Sequence[dict], patience: int) -> bool:
-    judged = [line["epoch"] for line in history if line["dev_eer"] is not None]
-    return bool(patience and judged) and len(judged) - 1 - judged.index(_best(history, 1)[0]) >= patience
+    """Whether so many judged epochs have passed since the first that none was better than; an equal one is not better."""
+    judged = [line["dev_eer"] for line in history if line["dev_eer"] is not None]
+    return bool(patience and judged) and len(judged) - 1 - judged.index(min(judged)) >= patience
 
 
 def _load_average(model: nn.Module, paths: Sequence[Path]) -> None:
     """The mean of several checkpoints of one architecture; whole numbers (counts of batches) of the first."""
     load_weights(model, paths[0])
-    total = {n: t.double() for n, t in model.state_dict().items() if t.is_floating_point()}
+    state = {n: t.clone() for n, t in model.state_dict().items()}
+    total = {n: t.double() for n, t in state.items() if t.is_floating_point()}
     for path in paths[1:]:
         load_weights(model, path)
         total = {n: t + model.state_dict()[n].double() for n, t in total.items()}
-    model.load_state_dict({n: (t / len(paths)).float() for n, t in total.items()}, strict=False)
+    model.load_state_dict({**state, **{n: (t / len(paths)).to(state[n].dtype) for n, t in total.items()}})
 
 
 def _labels(model: Countermeasure, corpora: Sequence[Corpus], vocoders: Sequence[str]) -> dict[str, int]:
@@ -271,6 +276,21 @@ class _Lesson:
     def _noisy(self, waves: Tensor, generator: torch.Generator) -> Tensor:
         spec = self.spec
         return augment.level_and_noise(waves, gain_db=spec.gain_db, noise_db=spec.noise_db, generator=generator)
+
+    @torch.no_grad()
+    def try_out(self) -> None:
+        """Raise RunError for excerpts of a length that the countermeasure does not take."""
+        if self.n_samples == self.model.n_samples:
+            return
+        was_training = self.model.training
+        try:
+            self.model.eval()(torch.zeros(1, self.n_samples, device=self.device))
+        except (RuntimeError, XaibenchError) as error:
+            raise RunError(
+                f"the countermeasure does not take excerpts of {self.spec.crop_seconds} s ({self.n_samples} samples; it "
+                f"looks at {self.model.n_samples}): {next(iter(str(error).splitlines()), '')}; leave out --crop-seconds"
+            ) from error
+        self.model.train(was_training)
 
     def fit(self) -> None:
         """The front end's normalisation, from 256 training excerpts, both halves, with level and noise augmented."""
@@ -383,10 +403,14 @@ def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
 
 def _portable(recipe: CountermeasureRecipe, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options for the card: without those that only say where training starts; of a path the last part, as other machines
-    have other folders.
+    have other folders. Text with a slash that names no file here (`a/b`) stays as it is.
     """
     kept = {k: v for k, v in options.items() if k not in getattr(recipe, "initial", ())}
-    return {k: Path(v).name if isinstance(v, str) and os.sep in v else v for k, v in kept.items()}
+    return {k: Path(v).name if isinstance(v, str) and _is_path(v) else v for k, v in kept.items()}
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text and (os.path.isabs(text) or os.path.exists(text))
 
 
 def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:

@@ -116,7 +116,11 @@ class View:
         missing = sorted(needs - self.offers)
         if missing:
             reasons = "; ".join(f"{m} ({NEEDS.get(m, 'unknown')})" for m in missing)
-            data = " (has the data set a train or dev split?)" if {"references", "prior"} & set(missing) else ""
+            data = (
+                " (has the data set a train or dev split, and does its truth tell frequencies apart?)"
+                if {"references", "prior"} & set(missing)
+                else ""
+            )
             raise Unsupported(f"{what} needs what the {self.route} route of this countermeasure lacks: {reasons}{data}")
 
     def private_model(self) -> nn.Module:

@@ -326,11 +326,11 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
 
 
 def test_published_counts_are_compared(small):
-    with pytest.raises(ManifestError, match=r"the split train has 4 files, its authors publish 25380"):
+    with pytest.raises(ManifestError, match=r"the split train has 4 files, its authors publish 25,380; .*the split eval"):
         index(LAYOUTS["asvspoof2019"], small.roots, small.out)
     report = index(LAYOUTS["asvspoof2019"], small.roots, small.out, on_error="skip")
     assert len(report.notes) == 3
-    assert "71237" in report.notes[2]
+    assert "71,237" in report.notes[2]
 
 
 def test_a_protocol_line_without_its_last_column(small):
@@ -410,7 +410,10 @@ def test_one_file_under_two_names(tmp_path):
         (Entry("a", "s", "test", "A", "x.wav"), "split 'test'"),
         (Entry("a", "s", "dev", "A", "../x.wav"), "leaves the root"),
         (Entry("a", "s", "dev", "A", "link.wav"), "leaves the root"),
-        (Entry("a", "s", "dev", "A", "."), "missing"),
+        (Entry("a", "s", "dev", "A", "."), "a directory, expected an audio file"),
+        (Entry("a", "s", "dev", "A", "nowhere.wav"), "missing"),
+        (Entry("a", "s", "dev", "A", "/etc/x.wav"), "not below the root"),
+        (Entry("a", "s", "dev", "A", "x" * 300 + ".wav"), "missing|cannot be read"),
         (Entry("a", "s", "dev", "A", "bad\udcff.wav"), "not UTF-8"),
         (Problem("p:3", "why"), "p:3: why"),
     ],

@@ -5,10 +5,13 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import trees
 
+from xaibench.datasets.index import index
 from xaibench.datasets.layout import Entry, Problem
 from xaibench.datasets.partialspoof import SPLITS, cell_segments, layout, read_rttm, scan
 from xaibench.datasets.seglab import label_cells, read_label_file
@@ -73,10 +76,12 @@ def test_the_entries_of_a_tree(tree):
         Entry(
             "CON_T_0000000", "LA_0079", "train", "CON", "train/con_wav/CON_T_0000000.wav", where=f"{protocol}:1",
             segments=((0.0, 0.06, "bonafide"), (0.06, 0.1, "spoof"), (0.1, 0.135, "bonafide")),
+            labelled=(0.135, 0.02 + 0.01),
         ),
         Entry(
             "CON_T_0000001", "LA_0079", "train", "CON", "train/con_wav/CON_T_0000001.wav", where=f"{protocol}:2",
             segments=((0.0, 0.02, "spoof"), (0.02, 0.12, "bonafide"), (0.12, 0.135, "spoof")),
+            labelled=(0.135, 0.02 + 0.01),
         ),
         Entry(
             "LA_T_9497115", "LA_0098", "train", "bonafide", "train/con_wav/LA_T_9497115.wav", where=f"{protocol}:3"
@@ -398,3 +403,13 @@ def test_a_truncated_label_file_is_named(tmp_path, cut):
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ManifestError, match=r"x\.npy"):
         read_label_file(path)
+
+
+@pytest.mark.parametrize(("cells", "message"), [("0" * 30, "labelled to 0.60 s"), ("1" * 7, "bona fide throughout")])
+def test_labels_that_do_not_fit_the_recording_are_found_without_reco2dur(tree, tmp_path, cells, message):
+    (tree / "train/con_data/reco2dur").unlink()
+    for i in range(2):
+        trees.sound(tree / f"train/con_wav/CON_T_000000{i}.wav", trees.noise(f"{i}", round(0.135 * trees.RATE)))
+    labels(tree / "segment_labels/train_seglab_0.02.npy", arrays({**CELLS, "CON_T_0000001": cells}))
+    with pytest.raises(ManifestError, match=message):
+        index(replace(layout, expected={}), {"main": tree}, tmp_path / "out")

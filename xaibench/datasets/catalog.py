@@ -7,16 +7,18 @@ publish about their archives, and none has met the archives themselves.
 from __future__ import annotations
 
 import importlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from xaibench.datasets.layout import MAIN, Layout
 from xaibench.errors import ManifestError
-from xaibench.manifest import read_manifest
+from xaibench.manifest import read_facts, read_manifest, remembered_roots, stream
 from xaibench.protocols import Corpus, Dataset
-from xaibench.registry import unknown
+from xaibench.registry import find, open_corpus, unknown
+from xaibench.types import Utterance
 
 PLACES = {
     "asvspoof2019": "xaibench.datasets.asvspoof2019:layout",
@@ -73,14 +75,39 @@ def locate_manifest(name: str, root: Path | Mapping[str, Path] | None = None) ->
         folders.insert(0, given[MAIN] if given[MAIN].is_dir() else given[MAIN].parent)
     for folder in folders:
         if (folder / f"{name}.toml").is_file():
-            remembered = folder / f"{name}.roots.json"
-            roots = json.loads(remembered.read_text(encoding="utf-8")) if remembered.is_file() else {}
-            roots = {n: Path(r) for n, r in {**roots, **given}.items()}
-            return folder / f"{name}.toml", {n: r.parent if r.is_file() else r for n, r in roots.items()}
+            return folder / f"{name}.toml", remembered_roots(folder / f"{name}.toml", given)
     looked = " and ".join(str(folder) for folder in folders)
+    further = "".join(f" --root {n}=DIR" for n in (LAYOUTS[name].further_roots if name in LAYOUTS else ()))
     raise ManifestError(
-        f"the data set {name!r} is not indexed (no {name}.toml in {looked}); xaibench data index {name} --root DIR"
+        f"the data set {name!r} is not indexed (no {name}.toml in {looked}); index it first: xaibench data index {name} "
+        f"--root DIR{further}"
     )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set to go through: its facts, and its utterances as often as they are asked for.
+
+    `facts.utterances` is empty; `utterances()` streams an indexed data set, so that memory does not grow with it.
+    """
+
+    facts: Corpus
+    utterances: Callable[[], Iterable[Utterance]]
+
+
+def source(name: str, root: Path | Mapping[str, Path] | None = None) -> Source:
+    """A data set by name or by the path of its manifest (NAME.toml), streamed where it was indexed.
+
+    The data sets of other packages are opened whole. Raises what opening it raises (ManifestError, PluginError).
+    """
+    if str(name).endswith(".toml"):
+        manifest, roots = Path(name), remembered_roots(Path(name), root)
+    elif name in PLACES and find("datasets", name).entry.value.startswith(f"{__name__}:"):
+        manifest, roots = locate_manifest(name, root)
+    else:
+        corpus = open_corpus(name, root)
+        return Source(replace(corpus, utterances=()), lambda: corpus.utterances)
+    return Source(read_facts(manifest, roots), partial(stream, manifest, roots))
 
 
 def open_indexed(name: str, root: Path | Mapping[str, Path] | None = None) -> Corpus:

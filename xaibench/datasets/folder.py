@@ -9,7 +9,8 @@ with a level of train, dev and eval above them (ROOT/train/bonafide/...) or with
 unknown and so one for all. Or a table ROOT/pairs.csv (`--root` may also be the table itself), which goes before the
 folders:
 
-    bonafide,spoof,speaker,vocoder,split        the last three may be missing; paths are relative to the table
+    bonafide,spoof,speaker,vocoder,split        the last three may be missing; paths are relative to the table,
+                                               or in full below its folder
 
 An utterance is named by the path of its bona fide file without the ending, "/" written as "-". Rows of one bona fide file
 share speaker and split; a missing vocoder is the name of the spoofed file's folder.
@@ -27,6 +28,7 @@ from xaibench.manifest import SPLITS
 
 REAL = "bonafide"
 ENDINGS = (".flac", ".wav")
+TWIN_ENDINGS = (*ENDINGS, ".FLAC", ".WAV")
 TABLE = "pairs.csv"
 COLUMNS = ("bonafide", "spoof")
 UNKNOWN = "unknown"
@@ -53,7 +55,7 @@ def _from_folders(root: Path) -> Iterator[Entry | Problem]:
             source = name.rpartition(".")[0]
             yield Entry(source, UNKNOWN, split, REAL, relative(home / REAL / name, root))
             for vocoder in vocoders:
-                twin = next((source + e for e in ENDINGS if (home / vocoder / (source + e)).exists()), None)
+                twin = next((source + e for e in TWIN_ENDINGS if (home / vocoder / (source + e)).exists()), None)
                 if twin is not None:
                     yield Entry(source, UNKNOWN, split, vocoder, relative(home / vocoder / twin, root))
 
@@ -74,7 +76,8 @@ def _from_table(table: Path) -> Iterator[Entry | Problem]:
                 yield ("", where, f"expected {','.join(header)}, with bonafide and spoof, got {line[:80]!r}", "", "", "")
                 continue
             vocoder = row.get("vocoder") or PurePosixPath(row["spoof"]).parent.name
-            yield (row["bonafide"], vocoder, row["spoof"], row.get("speaker") or UNKNOWN, row.get("split") or "eval", where)
+            real, spoof = (_below(row[column], table.parent) for column in COLUMNS)
+            yield (real, vocoder, spoof, row.get("speaker") or UNKNOWN, row.get("split") or "eval", where)
 
     last = ""
     for real, vocoder, spoof, speaker, split, where in sorted_on_disk(rows()):
@@ -86,6 +89,12 @@ def _from_table(table: Path) -> Iterator[Entry | Problem]:
             yield Entry(source, speaker, split, REAL, real, where=where)
             last = real
         yield Entry(source, speaker, split, vocoder, spoof, where=where)
+
+
+def _below(path: str, folder: Path) -> str:
+    """A path of the table, relative to its folder also where it was written in full."""
+    whole = Path(path)
+    return relative(whole, folder) if whole.is_absolute() and whole.is_relative_to(folder) else path
 
 
 layout = Layout(

@@ -35,7 +35,9 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
             header = values
             missing = [c for c in COLUMNS if c not in header]
             if missing:
-                raise ManifestError(f"{where}: the columns {', '.join(missing)} are missing; expected {','.join(COLUMNS)}")
+                raise ManifestError(
+                    f"{where}: the columns {', '.join(missing)} are missing; expected {','.join(COLUMNS)}, got {line[:80]!r}"
+                )
             continue
         row = dict(zip(header, values, strict=False))
         if len(values) != len(header):

@@ -2,7 +2,8 @@
 
 `index` walks a layout's entries. Of each file it keeps the length, the sha256 and, in a paired set, how late it is against
 its bona fide twin (`xaibench.datasets.align`). OUT gets NAME.csv and NAME.toml (read by `xaibench.manifest`), NAME.index
-(what is known of every file: a later run reads only what changed) and NAME.roots.json (where the files were). The table is
+(what is known of every file: a later run reads only what changed), NAME.roots.json (where the files were) and, where
+files or lines were left out, NAME.problems.txt (all of them, one a line). The table is
 written to NAME.csv.part and renamed when all is well, so that an old manifest stays whole until the new one is.
 
 Memory does not grow with the number of files. A run that was stopped, or killed, is continued by the same call, and gives
@@ -18,6 +19,7 @@ import csv
 import hashlib
 import json
 import os
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +37,7 @@ from xaibench.errors import AudioError, ManifestError
 from xaibench.manifest import COLUMNS, FURTHER_COLUMNS, SPLITS, check_names, format_segments, sha256_of
 
 NAMED = 5  # problems and further files that a report names
+LABEL_SLACK = 0.02  # s: a last label may end this much after its recording (annotation is rounded)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Report:
     read and kept: files read in this run, and taken over from an earlier one. splits: files per split.
     problems: files and lines left out (`on_error="skip"`); extra: audio files beside the indexed ones that nothing names.
     late: vocoded files with a lag, the largest of which is `latest` samples; unlike: pairs whose spectra hardly correlate.
-    The `named` ones are the first few of each.
+    attacks: files per vocoder or attack, "bonafide" among them. The `named` ones are the first few of each; all problems are
+    in NAME.problems.txt beside the manifest.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Report:
     unlike: int = 0
     named_unlike: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    attacks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,6 +74,7 @@ class _Tally:
     read: int = 0
     kept: int = 0
     splits: Counter[str] = field(default_factory=Counter)
+    attacks: Counter[str] = field(default_factory=Counter)
     bonafide: Counter[str] = field(default_factory=Counter)
     problems: int = 0
     named_problems: list[str] = field(default_factory=list)
@@ -95,9 +101,11 @@ def index(
               file), counts it and goes on, and makes a count that differs from the published one a note.
     verify:   read every file again, also those whose size and time of change are as they were.
     report:   called with `(files so far, name of the file)`.
-    limit:    take only the layout's first `limit` entries; published counts are then not compared.
+    limit:    take only the layout's first `limit` entries; published counts are then not compared, and a manifest of more
+              files is not replaced.
 
-    Raises ManifestError, naming file and line, for what is wrong and not to be skipped; AudioError never (it becomes one).
+    Raises ManifestError, naming file and line, for what is wrong and not to be skipped; AudioError and OSError never (they
+    become one).
     """
     if on_error not in ("stop", "skip"):
         raise ManifestError(f"on_error is 'stop' or 'skip', got {on_error!r}")
@@ -107,9 +115,45 @@ def index(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ManifestError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
+    _check_limit(layout, out, limit)
+    try:
+        return _index(layout, roots, out, on_error=on_error, verify=verify, report=report, limit=limit)
+    except OSError as error:
+        raise ManifestError(f"{error.filename or out}: cannot be read or written ({error.strerror or error})") from error
+
+
+def _check_limit(layout: Layout, out: Path, limit: int | None) -> None:
+    """Raise ManifestError where a trial would replace the manifest of more files."""
+    if limit is None:
+        return
+    if limit < 1:
+        raise ManifestError(f"a limit of {limit} files, expected at least 1")
+    known = out / f"{layout.name}.toml"
+    try:
+        files = tomllib.loads(known.read_text(encoding="utf-8")).get("files", 0) if known.is_file() else 0
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        files = 0  # what is damaged is replaced
+    if isinstance(files, int) and files > limit:
+        raise ManifestError(
+            f"{known}: holds {files} files, a trial of {limit} would replace it; choose another folder for the trial (--out)"
+        )
+
+
+def _index(
+    layout: Layout,
+    roots: dict[str, Path],
+    out: Path,
+    *,
+    on_error: str,
+    verify: bool,
+    report: Callable[[int, str], None] | None,
+    limit: int | None,
+) -> Report:
     store = Store(out / f"{layout.name}.index")
     try:
-        run = _Run(layout, roots, store, stop=on_error == "stop", verify=verify)
+        run = _Run(
+            layout, roots, store, stop=on_error == "stop", verify=verify, problems=out / f"{layout.name}.problems.txt"
+        )
         part = out / f"{layout.name}.csv.part"
         with part.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -118,7 +162,7 @@ def index(
                 writer.writerow(row)
                 if report is not None:
                     report(run.tally.read + run.tally.kept, row[4])
-        notes = _count_notes(layout, run.tally, strict=on_error == "stop" and limit is None)
+        notes = _count_notes(layout, run.tally, strict=on_error == "stop") if limit is None else _limit_notes(limit)
         extra = _extra(store, _base(roots[MAIN])) if limit is None else (0, ())
         manifest = _finish(layout, roots, out, part, run)
         store.drop_earlier() if limit is None else store.commit()
@@ -131,7 +175,7 @@ def index(
         files=t.read + t.kept,
         read=t.read,
         kept=t.kept,
-        splits=dict(t.splits),
+        splits={split: t.splits[split] for split in SPLITS if t.splits[split]},
         problems=t.problems,
         named_problems=tuple(t.named_problems),
         extra=extra[0],
@@ -141,7 +185,12 @@ def index(
         unlike=t.unlike,
         named_unlike=tuple(t.named_unlike),
         notes=notes,
+        attacks={name: t.attacks[name] for name in sorted(t.attacks, key=lambda name: (name != "bonafide", name))},
     )
+
+
+def _limit_notes(limit: int) -> tuple[str, ...]:
+    return (f"a trial of the first {limit} files (--limit); without it the whole set is indexed, and these are kept",)
 
 
 def _base(root: Path) -> Path:
@@ -166,10 +215,15 @@ def _checked_roots(layout: Layout, roots: Mapping[str, Path]) -> dict[str, Path]
 class _Run:
     """One walk over the entries. `rows` gives the table's rows and counts into `tally`."""
 
-    def __init__(self, layout: Layout, roots: Mapping[str, Path], store: Store, *, stop: bool, verify: bool) -> None:
+    def __init__(
+        self, layout: Layout, roots: Mapping[str, Path], store: Store, *, stop: bool, verify: bool, problems: Path
+    ) -> None:
+        self.problems = problems
+        problems.unlink(missing_ok=True)
         self.layout, self.roots, self.store, self.stop, self.verify = layout, roots, store, stop, verify
         self.bases = {name: _base(root).resolve() for name, root in roots.items()}
         self.rate = layout.sample_rate  # 0 until the first file has told it
+        self.rate_of = ""  # that file
         self.tally = _Tally()
         self.table_hash = hashlib.sha256()
         self.last: tuple[str, np.ndarray] | None = None  # sha256 and samples of the last bona fide file read
@@ -186,10 +240,12 @@ class _Run:
                 continue
             try:
                 facts, kept = self._facts(entry)
-            except (ManifestError, AudioError) as error:
+                self._check_labels(entry, facts)
+            except (ManifestError, AudioError, OSError) as error:
                 self.store.put(self._left_out(entry))
-                place = f"{entry.where}: " if entry.where and not str(error).startswith(entry.where) else ""
-                self._problem(f"{place}{error}")
+                text = f"{error.filename}: cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
+                place = f"{entry.where}: " if entry.where and not text.startswith(entry.where) else ""
+                self._problem(f"{place}{text}")
                 continue
             self.store.put(facts)
             yield self._row(entry, facts, kept)
@@ -201,8 +257,22 @@ class _Run:
                 f"files out and counts them)"
             )
         self.tally.problems += 1
+        with self.problems.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(" ".join(message.split()) + "\n")
         if len(self.tally.named_problems) < NAMED:
             self.tally.named_problems.append(message)
+
+    def _check_labels(self, entry: Entry, facts: Facts) -> None:
+        """Raise ManifestError where segments go beyond the recording, or labels that should cover it do not."""
+        if not entry.segments:
+            return
+        duration = facts.frames / facts.rate
+        length, slack = entry.labelled or (max(end for _, end, _ in entry.segments), LABEL_SLACK)
+        if length > duration + slack or (entry.labelled and length < duration - slack):
+            raise ManifestError(
+                f"{entry.path}: labelled to {length:.2f} s, and the recording is {duration:.2f} s long; do labels and audio "
+                f"belong to one version of the set?"
+            )
 
     def _left_out(self, entry: Entry) -> Facts:
         """Kept so that the file is not called unnamed, and its twins learn why they have no half."""
@@ -226,7 +296,8 @@ class _Run:
         stat = path.stat()
         known = self.store.earlier(entry.root, entry.path)
         if known and known.sha256 and not self.verify and (known.size, known.mtime) == (stat.st_size, stat.st_mtime_ns):
-            self.rate = self.rate or known.rate
+            if not self.rate:
+                self.rate, self.rate_of = known.rate, entry.path
             if known.rate == self.rate and known.twin == (half.sha256 if half else ""):
                 return _named(known, entry), True
         return self._read(entry, path, stat, half), False
@@ -246,10 +317,14 @@ class _Run:
     def _place(self, entry: Entry, where: str) -> Path:
         base = self.bases[entry.root]
         path = base / entry.path
+        if Path(entry.path).is_absolute():
+            raise ManifestError(f"{where}: path {entry.path!r} is not below the root {base}; move the table above the files")
+        if path.is_dir():
+            raise ManifestError(f"{path}: a directory, expected an audio file")
         if not path.is_file():
             raise ManifestError(f"{path}: missing; is the {entry.root} root right, and the archive unpacked whole?")
         if not path.resolve().is_relative_to(base):
-            raise ManifestError(f"{where}: path {entry.path!r} leaves the root {base}")
+            raise ManifestError(f"{where}: path {entry.path!r} leaves the root {base}; is a folder above it the root?")
         return path
 
     def _half(self, entry: Entry, where: str) -> Facts | None:
@@ -270,8 +345,13 @@ class _Run:
 
     def _read(self, entry: Entry, path: Path, stat: os.stat_result, half: Facts | None) -> Facts:
         if not self.rate:
-            self.rate = _sample_rate(path)
-        samples = audio.read(path, sample_rate=self.rate)
+            self.rate, self.rate_of = _sample_rate(path), entry.path
+        try:
+            samples = audio.read(path, sample_rate=self.rate)
+        except AudioError as error:
+            if not self.rate_of or "sampled at" not in str(error):
+                raise
+            raise AudioError(f"{error}; {self.rate} Hz is the rate of the first file, {self.rate_of}") from error
         digest = sha256_of(path)
         facts = Facts(
             root=entry.root,
@@ -287,7 +367,9 @@ class _Run:
             real = self._samples(half)
             found = align.measure(real, samples, self.rate)
             likeness = None if np.isnan(found.likeness) else found.likeness
-            facts = replace(facts, lag=found.samples, likeness=likeness, twin=half.sha256)
+            # Of another utterance, or of silence, a lag means nothing.
+            lag = found.samples if likeness is not None and likeness >= align.TWINS else 0
+            facts = replace(facts, lag=lag, likeness=likeness, twin=half.sha256)
         elif self.layout.paired:
             self.last = (digest, samples)
         return _named(facts, entry)
@@ -302,6 +384,7 @@ class _Run:
         t = self.tally
         t.read, t.kept = t.read + (not kept), t.kept + kept
         t.splits[entry.split] += 1
+        t.attacks[entry.attack] += 1
         t.bonafide[entry.split] += entry.attack == "bonafide"
         n_samples = facts.frames
         if facts.twin:
@@ -309,11 +392,14 @@ class _Run:
             n_samples = align.overlap_length(half.frames if half else 0, facts.frames, facts.lag)
             t.late += facts.lag != 0
             t.latest = max(t.latest, facts.lag, key=abs)
-            if facts.likeness is not None and facts.likeness < align.TWINS:
+            if facts.likeness is None or facts.likeness < align.TWINS:
                 t.unlike += 1
                 if len(t.named_unlike) < NAMED:
                     t.named_unlike.append(
-                        f"{entry.path}: its log-mel spectrum correlates {facts.likeness:.2f} with its twin's"
+                        f"{entry.path}: silent, or shorter than 40 ms"
+                        if facts.likeness is None
+                        else f"{entry.path}: its log-mel spectrum correlates {facts.likeness:.2f} with its twin's; another "
+                        "utterance, or more than 50 ms late or early?"
                     )
         return (
             entry.source,
@@ -336,6 +422,8 @@ def _named(facts: Facts, entry: Entry) -> Facts:
 
 
 def _sample_rate(path: Path) -> int:
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: an empty file (0 bytes), expected WAV or FLAC; did a download or a copy fail?")
     try:
         return soundfile.info(path).samplerate
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -345,14 +433,16 @@ def _sample_rate(path: Path) -> int:
 def _count_notes(layout: Layout, tally: _Tally, *, strict: bool) -> tuple[str, ...]:
     """Where the counts differ from the published ones. Raises ManifestError for the first if `strict`."""
     found = {**tally.splits, "all": sum(tally.splits.values())}
-    notes = []
+    notes: list[str] = []
     for split, number in layout.expected.items():
         if found.get(split, 0) != number:
             what = "the whole set" if split == "all" else f"the split {split}"
-            message = f"{layout.name}: {what} has {found.get(split, 0)} files, its authors publish {number}"
-            if strict:
-                raise ManifestError(f"{message}; is the archive unpacked whole? --on-error skip indexes what there is")
-            notes.append(message)
+            notes.append(f"{what} has {found.get(split, 0):,} files, its authors publish {number:,}")
+    if notes and strict:
+        raise ManifestError(
+            f"{layout.name}: {'; '.join(notes)}; is the archive unpacked whole? --on-error skip indexes what there is (the "
+            f"{found['all']:,} files read now are kept and not read again)"
+        )
     return tuple(notes)
 
 
@@ -368,8 +458,9 @@ def _extra(store: Store, base: Path) -> tuple[int, tuple[str, ...]]:
 def _finish(layout: Layout, roots: Mapping[str, Path], out: Path, part: Path, run: _Run) -> Path:
     """Put the table and its manifest in place. Each is renamed whole; the table's hash ties them together."""
     rate = run.rate
-    if not rate:
-        raise ManifestError(f"{roots[MAIN]}: not one file of the data set {layout.name!r}; is --root right?")
+    if not run.tally.read + run.tally.kept:
+        why = f"; {run.tally.problems} left out: {'; '.join(run.tally.named_problems)}" if run.tally.problems else ""
+        raise ManifestError(f"{roots[MAIN]}: not one file of the data set {layout.name!r}; is --root right?{why}")
     bottom, top = layout.valid_band
     facts = {
         "name": layout.name,

@@ -31,6 +31,7 @@ class Entry:
     root:     the folder it lies in, where a data set needs several (voc.v4 takes its bona fide speech from ASVspoof).
     segments: `(start, end, label)` in seconds, label "bonafide" or "spoof", for partially spoofed speech.
     where:    "protocol.txt:12", what names the file; empty where only the folder does.
+    labelled: seconds that its labels cover and by how many the recording may differ; None where they need not cover it.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Entry:
     root: str = MAIN
     segments: tuple[tuple[float, float, str], ...] = ()
     where: str = ""
+    labelled: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ def _entry(
         segments = labels.of(utterance) if key == "spoof" else ()
     except ManifestError as error:
         return Problem(where, str(error))
+    if key == "spoof" and not any(label == "spoof" for _, _, label in segments):
+        return Problem(where, f"{labels.path}: {utterance!r} is labelled bona fide throughout, and the protocol says spoof")
     return Entry(
         source=utterance,
         speaker=line["speaker"],
@@ -85,6 +87,7 @@ def _entry(
         path=f"{folder}/{utterance}.wav",
         segments=segments,
         where=where,
+        labelled=(segments[-1][1], labels.resolution + ROUNDING) if segments and labels.resolution else None,
     )
 
 

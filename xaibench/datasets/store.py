@@ -99,7 +99,7 @@ class Store:
         for (name,) in self.db.execute(
             "SELECT DISTINCT folder FROM files WHERE root = ? AND run = ? ORDER BY folder", (root, self.run)
         ):
-            if not (folder / name).is_dir():
+            if name.startswith(("..", "/")) or not (folder / name).is_dir():  # a path that left the root was refused
                 continue
             with os.scandir(folder / name) as files:
                 for file in files:

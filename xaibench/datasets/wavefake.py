@@ -37,7 +37,11 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
     if not folders:
         raise ManifestError(f"{generated}: no folder {PREFIX}*, expected one for each vocoder (ljspeech_melgan, ...)")
     name = BONAFIDE if BONAFIDE in roots else MAIN
-    real = locate(roots[name], ("LJSpeech-1.1/wavs", "wavs"), what="LJSpeech (--bonafide-root names its folder)")
+    real = locate(
+        roots[name],
+        ("LJSpeech-1.1/wavs", "wavs"),
+        what="LJSpeech (--root bonafide=DIR names its folder, where it lies elsewhere)",
+    )
     for file in audio_in(real, (".wav",)):
         source = Path(file).stem
         if UTTERANCE.fullmatch(source) is None:

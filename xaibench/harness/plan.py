@@ -63,7 +63,15 @@ def ordered_pairs(corpus: Corpus, split: str) -> list[Pair]:
     for pair in pairs(corpus, split=split):
         twins.setdefault(pair.spoof.source, {})[pair.spoof.vocoder] = pair
     if not twins:
-        raise RunError(f"{corpus.name} has no pairs in its split {split!r}; its splits: {_splits(corpus)}")
+        paired = sorted({p.spoof.split for p in pairs(corpus)})
+        if paired:
+            raise RunError(
+                f"{corpus.name} has no pairs in its split {split!r}; it has some in {', '.join(paired)} (--split)"
+            )
+        raise RunError(
+            f"{corpus.name} has neither bona fide twins nor segments, so there is no truth to score against (splits: "
+            f"{_splits(corpus)}); `xaibench evaluate` scores countermeasures on it"
+        )
     sources = interleave([next(iter(t.values())).spoof for t in twins.values()])
     vocoders = sorted({v for t in twins.values() for v in t})
     ordered = []

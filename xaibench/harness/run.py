@@ -29,6 +29,8 @@ from xaibench.harness.results import Store, plain, safe
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import PRIOR_PAIRS, Prepared, Workbench
 from xaibench.manifest import verify
+from xaibench.protocols import Corpus
+from xaibench.truth import SEGMENTS
 from xaibench.types import Pair
 
 
@@ -80,6 +82,7 @@ def run(
     bench = Workbench(spec, device=device, batch_size=batch_size)
     every = ordered_pairs(bench.corpus, spec.split)
     chosen = every[: spec.pairs]
+    _check_truth(spec, bench.corpus, chosen)
     problems: list[str] = []
     with Store(out).locked() as store:
         before = store.read_json("run.json")
@@ -109,6 +112,22 @@ def run(
                 statuses[row.status] = statuses.get(row.status, 0) + 1
             report(Progress("cells", steps, total, f"{chunk.countermeasure} {chunk.attributor}"))
     return Summary(store.path, made, len(have), time.perf_counter() - started, statuses, tuple(dict.fromkeys(problems)))
+
+
+def _check_truth(spec: RunSpec, corpus: Corpus, chosen: list[Pair]) -> None:
+    """Refuse a truth that the data set does not have, before anything is planned."""
+    if spec.truth.name == SEGMENTS:
+        without = next((p for p in chosen if not p.spoof.segments), None)
+        if without is not None:
+            raise RunError(
+                f"{corpus.name} says no segments of {without.id!r}: the truth `segments` is for partially spoofed speech "
+                f"(minivoc-partial, PartialSpoof); --truth eq2 is for vocoded twins"
+            )
+    elif any(p.bonafide is None for p in chosen):
+        raise RunError(
+            f"{corpus.name} has no bona fide twins, which the truth {spec.truth.name!r} is made from; --truth segments needs "
+            f"none"
+        )
 
 
 def _size(chunk: Chunk) -> int:

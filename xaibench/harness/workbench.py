@@ -94,7 +94,7 @@ class Workbench:
         if self.corpus.sample_rate != module.sample_rate or self.spec.grid.sample_rate != module.sample_rate:
             raise RunError(
                 f"{name} works at {module.sample_rate} Hz, {self.corpus.name} is sampled at {self.corpus.sample_rate} Hz "
-                f"and the grid at {self.spec.grid.sample_rate} Hz; they must agree"
+                f"and the grid at {self.spec.grid.sample_rate} Hz; they must agree: resample the data and index it again"
             )
         module = module.to(self.device, memory_format=torch.channels_last).eval()
         for parameter in module.parameters():
@@ -195,15 +195,9 @@ class Workbench:
         return torch.from_numpy(np.stack(found)).to(self.device)
 
     def _truth(self, chosen: Sequence[Pair], real: Tensor | None, fake: Tensor) -> Truth:
-        """The truth of a batch on the grid. Raises RunError where the data set has no such truth."""
+        """The truth of a batch on the grid; that the data set has such a truth was checked before the run."""
         spec, corpus, n_samples = self.spec, self.corpus, fake.shape[1]
         if spec.truth.name == SEGMENTS:
-            whole = [pair.id for pair in chosen if not pair.spoof.segments]
-            if whole:
-                raise RunError(
-                    f"{corpus.name} says no segments of {whole[0]!r}: the truth `segments` is for partially spoofed speech "
-                    f"(minivoc-partial, PartialSpoof); --truth eq2 is for vocoded twins"
-                )
             segments = [
                 utterance_segments(p.spoof, n_samples=n_samples, sample_rate=corpus.sample_rate) for p in chosen
             ]  # fmt: skip
@@ -211,11 +205,6 @@ class Workbench:
                 segments, grid=spec.grid, n_samples=n_samples, band=corpus.valid_band, sample_rate=corpus.sample_rate,
                 device=self.device,
             )  # fmt: skip
-        if real is None:
-            raise RunError(
-                f"{corpus.name} has no bona fide twins, which the truth {spec.truth.name!r} is made from; --truth segments "
-                f"needs none"
-            )
         return truth(fake, real, grid=spec.grid, band=corpus.valid_band, spec=spec.truth)
 
     def prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:

@@ -181,7 +181,7 @@ def _title(part: pd.DataFrame) -> str:
     row = part.iloc[0]
     eer = "EER unknown" if math.isnan(row["eer"]) else f"EER {row['eer']:.1%}"
     eer += ": explains little" if row["eer"] > EER_LIMIT else ""
-    size = f"{row['utterances']} utterances x {row['vocoders']} vocoders"
+    size = f"{_count(row['utterances'], 'utterance')} x {_count(row['vocoders'], 'vocoder')}"
     if row["pairs"] != row["utterances"] * row["vocoders"]:
         size += f", {row['pairs']} pairs of them"
     dirty = "; from uncommitted code" if row["dirty"] else ""
@@ -240,6 +240,10 @@ def _table(part: pd.DataFrame) -> Table:
             share = f"{row['coverage']:.0%}" if row["coverage"] in (0, 1) else f"{min(row['coverage'], 0.99):.0%}"
             table.add_row(row["attributor"], *cells, number(row["seconds"]), share, style=_STYLE[kind])
     return table
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _line(cells: Sequence[str]) -> str:
