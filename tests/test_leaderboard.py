@@ -298,6 +298,75 @@ def test_gaps_are_said(tmp_path, rows):
     assert "- lime, random: void 24 (every metric): one reason" in render.text(board)
 
 
+# --- where nothing tells frequencies apart -----------------------------------------------------------------------------
+
+TEMPORAL = {"rank-accuracy-time": 0.3, "roc-auc-time": 0.6, "drop-twin": 0.5}
+
+
+def two_sections() -> pd.DataFrame:
+    """`lcnn` with both kinds of columns; `rawnet2`, whose maps tell only time apart."""
+    names = ("saliency", "random", "oracle")
+    both = fake_run.rows({name: {"rank-accuracy": 0.2, "roc-auc": 0.7, **TEMPORAL} for name in names})
+    flat = both.assign(countermeasure="rawnet2")
+    needs_frequency = flat["metric"].isin(("rank-accuracy", "roc-auc"))
+    note = "rank-accuracy needs resolution in frequency, the map has none of its own"
+    return pd.concat([both, fake_run.fail(flat, needs_frequency, status="unsupported", note=note)])
+
+
+def test_temporal_columns_stand_only_where_no_alignment_metric_has_a_value(tmp_path):
+    board = board_of(tmp_path, two_sections())
+    found = {cm: table.metrics_of(part) for cm, part in board.groupby("countermeasure")}
+    assert found == {
+        "lcnn": ["rank-accuracy", "roc-auc", "drop-twin"],
+        "rawnet2": ["rank-accuracy-time", "roc-auc-time", "drop-twin"],
+    }
+    assert set(table.metrics_of(board)) == {*found["lcnn"], *found["rawnet2"]}
+    assert board["coverage"].eq(1).all() and board["gaps"].eq("").all(), "what is not shown is no gap"
+    for text in (render.text(board), render.markdown(board)):
+        assert "rawnet2" in text and "time" in text
+    sections = {s["countermeasure"]: s for s in json.loads(render.as_json(board))["sections"]}
+    first = sections["rawnet2"]["rows"][0]
+    assert first["rank-accuracy"] is None and first["rank-accuracy-time"] == pytest.approx(0.3, abs=0.1)
+    assert any("rank-accuracy-time" in sentence for sentence in sections["rawnet2"]["verdict"])
+
+
+def test_one_alignment_value_keeps_the_alignment_columns_and_shows_the_gap(tmp_path):
+    rows = two_sections()
+    flat = rows["countermeasure"].eq("rawnet2") & rows["metric"].eq("roc-auc") & rows["attributor"].eq("saliency")
+    rows.loc[flat, ["status", "value", "note"]] = ["ok", 0.6, ""]
+    board = board_of(tmp_path, rows)
+    part = board[board["countermeasure"].eq("rawnet2")]
+    assert table.metrics_of(part) == ["rank-accuracy", "roc-auc", "drop-twin"]
+    assert part["coverage"].lt(1).all()
+
+
+def test_without_temporal_values_the_columns_stay_those_of_alignment(tmp_path):
+    nothing = fake_run.rows({name: {"rank-accuracy": 0.2, "drop-twin": 0.5} for name in ("saliency", "random")})
+    board = board_of(tmp_path, fake_run.fail(nothing, nothing["metric"].eq("rank-accuracy"), status="unsupported"))
+    assert table.metrics_of(board) == ["rank-accuracy", "drop-twin"]
+
+
+def test_metrics_asked_for_are_shown_in_every_section_whatever_has_a_value(tmp_path):
+    board = board_of(tmp_path, two_sections(), metrics=["roc-auc-time", "rank-accuracy"])
+    for _, part in board.groupby("countermeasure"):
+        assert table.metrics_of(part) == ["roc-auc-time", "rank-accuracy"]
+    assert board[board["countermeasure"].eq("rawnet2")]["rank-accuracy"].isna().all()
+    assert board[board["countermeasure"].eq("lcnn")]["rank-accuracy"].notna().all()
+
+
+def test_sections_are_sorted_by_their_own_first_column(tmp_path):
+    scores = {
+        "lime": {"rank-accuracy": 0.4, "rank-accuracy-time": 0.1},
+        "saliency": {"rank-accuracy": 0.2, "rank-accuracy-time": 0.3},
+    }  # fmt: skip
+    both = fake_run.rows(scores)
+    flat = both.assign(countermeasure="rawnet2")
+    flat = fake_run.fail(flat, flat["metric"].eq("rank-accuracy"), status="unsupported")
+    board = board_of(tmp_path, pd.concat([both, flat]))
+    order = {cm: part["attributor"].tolist() for cm, part in board.groupby("countermeasure")}
+    assert order == {"lcnn": ["lime", "saliency"], "rawnet2": ["saliency", "lime"]}
+
+
 # --- on paper ----------------------------------------------------------------------------------------------------------
 
 

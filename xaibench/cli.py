@@ -75,6 +75,9 @@ def _cm_options(cms: Sequence[str], assignments: list[str], ssl: Path | None) ->
     from xaibench import registry
 
     options = _options(assignments, "--cm-set", 'CM.OPTION=VALUE, as in tca.kinds=["tts","vc"]')
+    stray = sorted(set(options) - set(cms))
+    if stray:
+        raise XaibenchError(f"--cm-set names {', '.join(stray)}; this command has {', '.join(cms)}")
     if ssl is not None:
         takers = [name for name in cms if "ssl" in registry.load("countermeasures", name).options]
         if not takers:
@@ -368,9 +371,14 @@ def train(
     if precision not in (None, "bfloat16", "float32"):
         raise XaibenchError(f"--precision {precision!r}: expected bfloat16 or float32")
     tune_allocator()
-    roots = dict(_assignment(r) for r in root or [])
-    corpora = [registry.open_corpus(name, roots.get(Path(name).stem)) for name in known_datasets(_split(data))]
-    recipe = registry.load("countermeasures", known_names("countermeasures", [cm])[0][0])
+    names = known_names("countermeasures", _split(cm))[0]
+    if len(names) != 1:
+        raise XaibenchError(f"--cm {cm!r}: `train` takes one countermeasure at a time")
+    (cm,) = names
+    sets = known_datasets(_split(data))
+    roots = _roots_of_each(root or [], [Path(name).stem for name in sets])
+    corpora = [registry.open_corpus(name, roots.get(Path(name).stem)) for name in sets]
+    recipe = registry.load("countermeasures", cm)
     options = _cm_options((cm,), cm_set or [], ssl).get(cm, {})
     chosen = {
         "epochs": epochs, "batch_pairs": batch_pairs, "learning_rate": learning_rate, "weight_decay": weight_decay,
@@ -381,10 +389,12 @@ def train(
         "class_weights": _class_weights(recipe, options, class_weights),
     }  # fmt: skip
     excerpts = None
-    for number in _seeds(seed):
+    seeds = _seeds(seed)
+    for number in seeds:
         spec = TrainSpec.suited(recipe, seed=number, **chosen)
         folder = (out or Path("results")) / (f"train-{cm}-seed{number}" if out is None or "," in seed else ".")
-        excerpts = excerpts or Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
+        if len(seeds) > 1:  # read once for all; a single training checks the data before it reads them
+            excerpts = excerpts or Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
 
         def line(epoch: dict[str, Any], spec: TrainSpec = spec, folder: Path = folder) -> None:
             judged = "" if epoch["dev_eer"] is None else f"  dev EER {epoch['dev_eer']:.1%}"
@@ -446,11 +456,19 @@ def _roots(folders: list[str], data: str) -> str | dict[str, str] | None:
     return (found.get("main") if set(found) == {"main"} else found) or None
 
 
-def _assignment(text: str) -> tuple[str, str]:
-    name, mark, folder = text.partition("=")
-    if not mark:
-        raise XaibenchError(f"--root {text!r}: expected NAME=FOLDER, as in minivoc-train=/data/minivoc-train")
-    return name, folder
+def _roots_of_each(folders: list[str], data: list[str]) -> dict[str, str | dict[str, str]]:
+    """`--root minivoc-train=DIR`, and `--root vocv4=DIR --root vocv4/bonafide=DIR` where a data set has further roots."""
+    found: dict[str, dict[str, str]] = {}
+    for text in folders:
+        place, mark, folder = text.partition("=")
+        name, _, part = place.partition("/")
+        if not mark or name not in data:
+            raise XaibenchError(
+                f"--root {text!r}: expected NAME=FOLDER, or NAME/ROOT=FOLDER for a further root, with NAME one of "
+                f"{', '.join(data)}"
+            )
+        found.setdefault(name, {})[part or "main"] = folder
+    return {name: roots["main"] if set(roots) == {"main"} else roots for name, roots in found.items()}
 
 
 @app.command()

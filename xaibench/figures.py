@@ -90,7 +90,8 @@ def show_run(run: Path, utterance: str, out: Path) -> list[Path]:
         both = known[name].halves
         if len(both) != 2:
             raise RunError(f"{run}: {name} has no bona fide twin to draw beside it; `show` compares the halves of a pair")
-        bonafide, spoof = (audio.read_aligned(u, sample_rate=corpus.sample_rate) for u in both)
+        late = audio.lead(both[1])  # as the run cut them
+        bonafide, spoof = (audio.read_aligned(u, sample_rate=corpus.sample_rate)[late:] for u in both)
         paths += show(run, name, bonafide, spoof, corpus.sample_rate, out=out)
     return paths
 

@@ -273,7 +273,9 @@ def grid_view(
         level = refs.square().sum(1, keepdim=True).clamp_min(1e-20).log().mean(dim=(0, 3), keepdim=True).div(2).exp()
         fills["mean"] = inputs / magnitude.clamp_min(1e-10) * level
     axes = grid.frequency, grid.time(n_samples)
-    facts = {"layers_resolve": getattr(cm, "layers_resolve", None), **facts}
+    # A map of a layer lies on the tap's axes, whatever stands in front of the tap.
+    own = getattr(cm, "layers_resolve", None) or frozenset(getattr(cm, "resolves", BOTH))
+    facts = {"layers_resolve": own, **facts}
     return _view(cm, "grid", model, inputs, axes, fills, refs, ids, modules=False, facts=facts)
 
 

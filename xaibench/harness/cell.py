@@ -72,7 +72,9 @@ def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Expla
         raise XaibenchError(f"{attributor.name} returned shape {tuple(values.shape)}, expected (B, F, T) = {expected}")
     if not values.isfinite().all():
         raise XaibenchError(f"{attributor.name} returned NaN or infinity for {int((~values.isfinite()).sum())} cells")
-    attribution = replace(attribution, values=values.float())
+    # A map cannot tell apart what its axes do not: an Attribution of the method's own making may forget to say so.
+    blind = {a.kind for a in (attribution.frequency, attribution.time) if len(a) == 1}
+    attribution = replace(attribution, values=values.float(), resolves=attribution.resolves - blind)
     grid_axes = (bench.spec.grid.frequency, bench.spec.grid.time(_samples(bench, prepared)))
     bring = density if attributor.control else project
     on_view = bring(attribution, *view.axes).values

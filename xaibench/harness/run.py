@@ -29,8 +29,6 @@ from xaibench.harness.results import Store, plain, safe
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import PRIOR_PAIRS, Prepared, Workbench
 from xaibench.manifest import verify
-from xaibench.protocols import Corpus
-from xaibench.truth import SEGMENTS
 from xaibench.types import Pair
 
 
@@ -82,11 +80,12 @@ def run(
     bench = Workbench(spec, device=device, batch_size=batch_size)
     every = ordered_pairs(bench.corpus, spec.split)
     chosen = every[: spec.pairs]
-    _check_truth(spec, bench.corpus, chosen)
     problems: list[str] = []
     with Store(out).locked() as store:
         before = store.read_json("run.json")
         _identify(store, spec, bench, before)
+        training = [p for p in reference_pairs(bench.corpus, most=PRIOR_PAIRS) if p.bonafide is not None]
+        bench.check_truth([*chosen, *training])
         _verify([*chosen, *every[:EER_PAIRS], *reference_pairs(bench.corpus, most=PRIOR_PAIRS)], report)
         stamp = _stamp(spec, bench, chosen, every[:EER_PAIRS], before)
         broken = {name: facts["void"] for name, facts in stamp["countermeasures"].items() if facts["void"]}
@@ -112,22 +111,6 @@ def run(
                 statuses[row.status] = statuses.get(row.status, 0) + 1
             report(Progress("cells", steps, total, f"{chunk.countermeasure} {chunk.attributor}"))
     return Summary(store.path, made, len(have), time.perf_counter() - started, statuses, tuple(dict.fromkeys(problems)))
-
-
-def _check_truth(spec: RunSpec, corpus: Corpus, chosen: list[Pair]) -> None:
-    """Refuse a truth that the data set does not have, before anything is planned."""
-    if spec.truth.name == SEGMENTS:
-        without = next((p for p in chosen if not p.spoof.segments), None)
-        if without is not None:
-            raise RunError(
-                f"{corpus.name} says no segments of {without.id!r}: the truth `segments` is for partially spoofed speech "
-                f"(minivoc-partial, PartialSpoof); --truth eq2 is for vocoded twins"
-            )
-    elif any(p.bonafide is None for p in chosen):
-        raise RunError(
-            f"{corpus.name} has no bona fide twins, which the truth {spec.truth.name!r} is made from; --truth segments needs "
-            f"none"
-        )
 
 
 def _size(chunk: Chunk) -> int:
@@ -169,7 +152,9 @@ def _stamp(
         known = cms.get(name, {})
         package = registry.find("countermeasures", name).entry.module.partition(".")[0]
         source = [source_hash(package), source_hash("xaibench")]
-        facts = {"weights": loaded.weights, "source": source, "eer_pairs": len(judged)}
+        facts = plain(
+            {"weights": loaded.weights, "options": loaded.options, "source": source, "eer_pairs": len(judged)}
+        )  # fmt: skip
         if all(known.get(fact) == value for fact, value in facts.items()):
             sentence, eer = known["void"], known["eer"]
         else:

@@ -50,6 +50,7 @@ class Loaded:
     card: dict[str, Any]
     weights: str  # sha256
     checkpoint: Path
+    options: dict[str, Any]  # what it was built with; of a path the last part, as other machines have other folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,9 @@ class Workbench:
         module = module.to(self.device, memory_format=torch.channels_last).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
-        return Loaded(name, module, card, weights_hash(module), path)
+        options = {**card.get("options", {}), **self.spec.cm_options.get(name, {})}
+        options = {k: Path(v).name if isinstance(v, str) and os.path.exists(v) else v for k, v in options.items()}
+        return Loaded(name, module, card, weights_hash(module), path, options)
 
     def forget(self, countermeasure: str) -> None:
         """Drop a countermeasure that a method may have changed, and every batch seen through it: made again when needed."""
@@ -130,7 +133,7 @@ class Workbench:
         cm, method = self.countermeasure(countermeasure), self.attributor(attributor)
         sources = {registry.find("countermeasures", countermeasure), registry.find("attributors", attributor)}
         return {
-            "countermeasure": [countermeasure, cm.weights, cm.card.get("options", {})],
+            "countermeasure": [countermeasure, cm.weights, cm.options],
             "attributor": [attributor, dict(method.options)],
             "route": route,
             "n_samples": cm.module.n_samples,
@@ -152,8 +155,8 @@ class Workbench:
         for pair in chosen:
             real = audio.read_aligned(pair.bonafide, sample_rate=self.corpus.sample_rate)
             fake = audio.read_aligned(pair.spoof, sample_rate=self.corpus.sample_rate)
-            if pair.spoof.n_samples and len(fake) < len(real):
-                real = real[: len(fake)]  # the manifest says what the twins share
+            if pair.spoof.n_samples:  # the manifest says what the twins share
+                real = real[: pair.spoof.n_samples + audio.lead(pair.spoof)]
             real, fake = (half[audio.lead(pair.spoof) :] for half in (real, fake))
             if len(real) != len(fake):
                 raise AudioError(
@@ -194,8 +197,23 @@ class Workbench:
         found = [audio.fit(audio.read_aligned(u, sample_rate=self.corpus.sample_rate), n_samples) for u in chosen]
         return torch.from_numpy(np.stack(found)).to(self.device)
 
+    def check_truth(self, chosen: Sequence[Pair]) -> None:
+        """Raise RunError unless every one of these pairs has what the truth is made from: segments, or a twin."""
+        wanted, name = self.spec.truth.name, self.corpus.name
+        for pair in chosen:
+            if wanted == SEGMENTS and not pair.spoof.segments:
+                raise RunError(
+                    f"{name} says no segments of {pair.id!r}: the truth `segments` is for partially spoofed speech "
+                    f"(minivoc-partial, PartialSpoof); --truth eq2 is for vocoded twins"
+                )
+            if wanted != SEGMENTS and pair.bonafide is None:
+                raise RunError(
+                    f"{name} has no bona fide twins, which the truth {wanted!r} is made from; --truth segments needs none"
+                )
+
     def _truth(self, chosen: Sequence[Pair], real: Tensor | None, fake: Tensor) -> Truth:
-        """The truth of a batch on the grid; that the data set has such a truth was checked before the run."""
+        """The truth of a batch on the grid. Raises RunError where the data set has no such truth."""
+        self.check_truth(chosen)
         spec, corpus, n_samples = self.spec, self.corpus, fake.shape[1]
         if spec.truth.name == SEGMENTS:
             segments = [
@@ -223,12 +241,15 @@ class Workbench:
         seen = on_grid
         if axes != grid_axes:
             energy = average(energy, grid_axes, axes)
-            valid = average(on_grid.valid.float(), grid_axes, axes) > 0.5
-            covered = average(on_grid.region.float(), grid_axes, axes)
+            inside = average(on_grid.valid.float(), grid_axes, axes)
+            valid = inside > (0.5 if len(axes[0]) > 1 else 0)  # a single cell holds the band, however narrow
+            covered = average(on_grid.region.float(), grid_axes, axes) / inside.clamp_min(1e-12)  # of its valid part
+            values = average(on_grid.values, grid_axes, axes)
             # A cell of a coarse axis is rarely covered by half: the same share of cells then, the most covered ones.
             both = {"frequency", "time"} <= on_grid.resolves
-            region = top_share(covered, valid, spec.truth.share) & (covered > 0) if both else covered > 0.5
-            seen = replace(on_grid, values=average(on_grid.values, grid_axes, axes), region=region, valid=valid)
+            order = _ranks(covered, values)
+            region = top_share(order, valid, spec.truth.share) & (covered > 0) if both else covered > 0.5
+            seen = replace(on_grid, values=values, region=region, valid=valid)
             if prior is not None:
                 frames = (grid_axes[1],)
                 spread = prior[:, None].expand(-1, len(frames[0]))
@@ -249,6 +270,16 @@ class Workbench:
         return private_tensors(replace(prepared.view, seed=derive_seed(self.spec.seed, attributor.name), **hidden))
 
 
+def _ranks(covered: Tensor, values: Tensor) -> Tensor:
+    """Ranks of cells by how much of them the region covers and, among equals, by the mean truth value, as in
+    `xaibench.metrics.temporal`. Shape: `(B, F, T)` twice -> `(B, F, T)` float64.
+    """
+    covered = (covered.double() * 1e6).round().flatten(1)  # equal but for float32 rounding is equal
+    order = values.flatten(1).argsort(dim=1, stable=True)
+    order = order.gather(1, covered.gather(1, order).argsort(dim=1, stable=True))
+    return order.argsort(dim=1, stable=True).double().view_as(values)
+
+
 def load_countermeasure(
     name: str, checkpoint: str | None, options: Mapping[str, Any]
 ) -> tuple[Countermeasure, dict[str, Any], Path]:
@@ -260,7 +291,7 @@ def load_countermeasure(
     recipe = registry.load("countermeasures", name)
     path = Path(checkpoint) if checkpoint else found_weights(name)
     if path is None:
-        how = getattr(recipe, "obtain", "") or f"make them with `xaibench train --cm {name}`"
+        how = _how_to_get(name)
         raise CheckpointError(
             f"no trained weights of the countermeasure {name!r} are here: {how}. Then pass --checkpoint {name}=FILE, or put "
             f"{name}.safetensors and its card in the folder named by XAIBENCH_WEIGHTS; an untrained countermeasure explains "
@@ -269,7 +300,10 @@ def load_countermeasure(
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; `xaibench train --cm {name}` makes one")
     card = dict(read_card(path))
-    module = recipe.untrained(seed=0, **{**card.get("options", {}), **options})
+    try:
+        module = recipe.untrained(seed=0, **{**card.get("options", {}), **options})
+    except PluginError as error:
+        raise CheckpointError(f"{path}: the countermeasure of its card cannot be built: {error}") from error
     if card.get("name") != name or list(card.get("classes", ())) != list(module.classes):
         raise CheckpointError(
             f"{path}: its card describes {card.get('name')!r} with classes {card.get('classes')}, expected {name!r} "
@@ -277,6 +311,11 @@ def load_countermeasure(
         )
     load_weights(module, path)
     return module, card, path
+
+
+def _how_to_get(name: str) -> str:
+    recipe = registry.load("countermeasures", name)
+    return getattr(recipe, "obtain", "") or f"make them with `xaibench train --cm {name}`"
 
 
 def found_weights(name: str) -> Path | None:
@@ -329,11 +368,11 @@ def known_countermeasures(wanted: Sequence[str], checkpoints: Mapping[str, str])
     if "all" not in wanted:
         return names, broken
     bare = [n for n in names if n not in checkpoints and n not in wanted and found_weights(n) is None]
-    how = [
-        f"countermeasure {n!r} is left out: it ships without weights ({registry.load('countermeasures', n).obtain})"
-        for n in bare
-    ]
-    return tuple(n for n in names if n not in bare), (*broken, *how)
+    how = [f"countermeasure {n!r} is left out: no weights of it are here; {_how_to_get(n)}" for n in bare]
+    left = tuple(n for n in names if n not in bare)
+    if not left:
+        raise CheckpointError("no countermeasure has weights here: " + "; ".join(how))
+    return left, (*broken, *how)
 
 
 def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:
