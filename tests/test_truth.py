@@ -10,7 +10,7 @@ from twins import truth as twin
 
 from xaibench.errors import XaibenchError
 from xaibench.grid import Grid
-from xaibench.truth import DEFINITIONS, TruthSpec, difference, smooth, top_share, truth
+from xaibench.truth import DIFFERENCES, TruthSpec, difference, smooth, top_share, truth
 
 SMALL = Grid(n_fft=64, hop=32)
 BAND = (500.0, 7_000.0)
@@ -26,7 +26,7 @@ def pairs(
 
 
 @pytest.mark.parametrize("grid", [SMALL, Grid()], ids=["64/32", "512/160"])
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", DIFFERENCES)
 def test_agrees_with_the_slow_twin(name, grid):
     spoof, bonafide = pairs(2)
     made = truth(spoof, bonafide, grid=grid, band=BAND, spec=TruthSpec(name=name))
@@ -70,7 +70,7 @@ def test_a_batch_is_its_pairs_one_by_one_to_the_bit():
         assert torch.equal(alone.region[0], together.region[i])
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", DIFFERENCES)
 def test_identical_halves_have_no_difference(name):
     _, bonafide = pairs(2)
     assert not truth(bonafide, bonafide, grid=SMALL, band=BAND, spec=TruthSpec(name=name)).values.any()
@@ -78,7 +78,7 @@ def test_identical_halves_have_no_difference(name):
 
 def test_a_common_gain_changes_nothing_and_silence_does_not_divide_by_zero():
     spoof, bonafide = pairs(2)
-    for name in DEFINITIONS:
+    for name in DIFFERENCES:
         spec = TruthSpec(name=name)
         loud, soft = (truth(g * spoof, g * bonafide, grid=SMALL, band=BAND, spec=spec) for g in (1.0, 0.01))
         assert torch.allclose(loud.values, soft.values, rtol=1e-3)

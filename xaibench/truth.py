@@ -26,7 +26,8 @@ from xaibench.types import Truth
 
 #: Not from a difference of twins but from the labels of partially spoofed speech: `xaibench.segments`.
 SEGMENTS = "segments"
-DEFINITIONS = ("eq2", "eq1", "log-difference", SEGMENTS)
+DIFFERENCES = ("eq2", "eq1", "log-difference")
+DEFINITIONS = (*DIFFERENCES, SEGMENTS)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Log10(nn.Module):
     """`log10(max(x, 0) + eps)` of a power: methods that add noise to the tap can make it negative."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.log10(x.clamp_min(0) + EPSILON)
+        return torch.log10(x.masked_fill(x < 0, 0.0) + EPSILON)
 
 
 class Deltas(nn.Module):
