@@ -53,7 +53,7 @@ def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Expla
     """Run one method on one batch. Raises what the method raises, and XaibenchError for a map of the wrong form."""
     attributor = bench.attributor(attributor_name)
     view = bench.view_for(prepared, attributor)
-    view.require(attributor.needs, f"attributor {attributor.name!r}")
+    view.require(attributor.needs, "it")  # the row names the method: one reason, one text
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
