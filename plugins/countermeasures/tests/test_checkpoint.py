@@ -16,8 +16,8 @@ from xaibench.training import error_rates, evaluate
 NAMES = [n for n in registry.plugins("countermeasures") if registry.load("countermeasures", n).shipped() is not None]
 #: Trainable and fixed parameters of what ships; the published sizes are in each countermeasure's own tests.
 PARAMETERS = {
-    "aasist": 85_306, "cnn": 161_050, "lcnn": 1_141_538, "lcnn-lfcc": 342_067, "lcnn-lfcc-lstm": 269_731, "rawnet2": 545_314, "resnet-cqt": 708_914,
-    "ssl-res1d": 531_712, "tca": 465_943,
+    "aasist": 85_306, "cnn": 161_050, "lcnn": 1_141_538, "lcnn-lfcc": 342_067, "lcnn-lfcc-lstm": 269_731,
+    "rawnet2": 545_314, "resnet-cqt": 708_914, "ssl-res1d": 531_712, "tca": 465_943,
 }  # fmt: skip
 MEGABYTES = 6
 
