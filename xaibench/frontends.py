@@ -22,30 +22,29 @@ def whole_band(sample_rate: int) -> Axis:
     return Axis("frequency", [0.0, sample_rate / 2])
 
 
-class LogPower(nn.Module):
-    """`ln(|STFT|^2 + floor)`, per frequency brought to zero mean and unit deviation over the training set.
+class NormalisedLog(nn.Module):
+    """`ln(power + floor)`, per band brought to zero mean and unit deviation over the training set.
 
-    Shape: `(B, N)` -> `(B, 1, F, T)`. With the normalisation inside, 0 is the training mean of that frequency.
-
-    >>> LogPower(Grid())(torch.zeros(2, 32_000)).shape
-    torch.Size([2, 1, 257, 201])
+    Shape: `(B, N)` -> `(B, 1, F, T)`. With the normalisation inside, 0 is the training mean of that band. A child gives
+    `power(waveform (B, N)) -> (B, F, T)`.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, grid: Grid, *, floor: float = POWER_FLOOR) -> None:
+    def __init__(self, bins: int, *, floor: float = POWER_FLOOR) -> None:
         super().__init__()
-        self.grid = grid
         self.floor = floor
-        bins = grid.n_fft // 2 + 1
         self.register_buffer("mean", torch.zeros(bins, 1))
         self.register_buffer("deviation", torch.ones(bins, 1))
 
+    def power(self, waveform: Tensor) -> Tensor:
+        """Power per band and frame. Shape: `(B, N)` -> `(B, F, T)`."""
+        raise NotImplementedError
+
     def log_power(self, waveform: Tensor) -> Tensor:
         """Before normalisation. Shape: `(B, N)` -> `(B, F, T)`, natural logarithm of power."""
-        spectrum = self.grid.stft(waveform)
-        return torch.log(spectrum.real.square() + spectrum.imag.square() + self.floor)
+        return torch.log(self.power(waveform) + self.floor)
 
     def forward(self, waveform: Tensor) -> Tensor:
         return ((self.log_power(waveform) - self.mean) / self.deviation).unsqueeze(1)
@@ -56,3 +55,19 @@ class LogPower(nn.Module):
         flat = self.log_power(waveforms).transpose(0, 1).flatten(1)
         self.mean.copy_(flat.mean(1, keepdim=True))
         self.deviation.copy_(flat.std(1, keepdim=True).clamp_min(1e-3))
+
+
+class LogPower(NormalisedLog):
+    """`NormalisedLog` of the STFT's power on a grid.
+
+    >>> LogPower(Grid())(torch.zeros(2, 32_000)).shape
+    torch.Size([2, 1, 257, 201])
+    """
+
+    def __init__(self, grid: Grid, *, floor: float = POWER_FLOOR) -> None:
+        super().__init__(grid.n_fft // 2 + 1, floor=floor)
+        self.grid = grid
+
+    def power(self, waveform: Tensor) -> Tensor:
+        spectrum = self.grid.stft(waveform)
+        return spectrum.real.square() + spectrum.imag.square()

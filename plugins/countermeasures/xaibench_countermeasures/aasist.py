@@ -23,15 +23,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xaibench.errors import XaibenchError
-from xaibench.frontends import whole_band
 from xaibench.recipe import Recipe
-from xaibench.types import Axis
-from xaibench_countermeasures.sinc import GENTLE, Sinc, Waveform
+from xaibench_countermeasures.sinc import GENTLE, Sinc, WaveformCountermeasure
 
 FILTERS, TAPS = 70, 128  # sinc filters and their length, which Sinc makes odd
 NODES_S = FILTERS // 3  # spectral nodes
@@ -242,7 +239,7 @@ class AasistBackend(nn.Module):
 N_MIN = 3**7 + TAPS  # one cell after the seven poolings by three
 
 
-class Aasist(nn.Module):
+class Aasist(WaveformCountermeasure):
     """The countermeasure. Shape: `(B, N)` -> `(B, 2)`, classes spoof, bonafide.
 
     variant:     "full" (AASIST) or "l" (AASIST-L).
@@ -253,30 +250,14 @@ class Aasist(nn.Module):
     torch.Size([1, 2])
     """
 
-    sample_rate = 16_000
-    classes = ("spoof", "bonafide")
-    resolves = frozenset({"time"})
     layers_resolve = frozenset({"time"})  # the 23 rows of a layer are equal on the mel scale, not in hertz
     module_rules = False  # the graph part is functional: no library has rules for it
 
     def __init__(self, *, variant: str = "l", n_samples: int = 32_000, filter_mask: int = 0) -> None:
-        super().__init__()
         if variant not in SIZES:
             raise XaibenchError(f"aasist: variant is one of {', '.join(SIZES)}, got {variant!r}")
-        self.variant, self.n_samples = variant, n_samples
-        self.frontend = Waveform()
-        self.backend = AasistBackend(SIZES[variant], filter_mask=filter_mask)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return self.backend(self.frontend(waveform))
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        return whole_band(self.sample_rate), Axis("time", np.arange(self.n_samples + 1) / self.sample_rate)
-
-    @property
-    def mean_tap(self) -> Tensor:
-        return torch.zeros(1, 1, 1, 1, device=self.backend.pos_S.device)
+        super().__init__(n_samples, AasistBackend(SIZES[variant], filter_mask=filter_mask))
+        self.variant = variant
 
     @property
     def layers(self) -> Mapping[str, nn.Module]:

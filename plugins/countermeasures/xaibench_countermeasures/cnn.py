@@ -16,13 +16,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from xaibench.frontends import LogPower
 from xaibench.grid import Grid
 from xaibench.recipe import Recipe
-from xaibench.types import Axis
+from xaibench_countermeasures.spectrogram import SpectrogramCountermeasure
 
 #: Channels of the five blocks; with one input channel and two logits 161,050 parameters. Few channels where the
 #: maps are large: two seconds take 7 to 8 ms on one core.
@@ -51,36 +49,19 @@ def cnn_backend(*, widths: tuple[int, ...] = WIDTHS, classes: int = 2, dropout: 
     return nn.Sequential(OrderedDict(modules))
 
 
-class CNN(nn.Module):
+class CNN(SpectrogramCountermeasure):
     """The countermeasure. Shape: `(B, N)` -> `(B, 2)`, classes spoof, bonafide.
 
     dropout:   rate before the linear layer.
     n_samples: the length it looks at, in samples at 16 kHz.
 
+    >>> import torch
     >>> CNN().eval()(torch.zeros(1, 32_000)).shape
     torch.Size([1, 2])
     """
 
-    sample_rate = 16_000
-    classes = ("spoof", "bonafide")
-
     def __init__(self, *, dropout: float = 0.3, n_samples: int = 32_000) -> None:
-        super().__init__()
-        self.n_samples = n_samples
-        self.grid = Grid()
-        self.frontend = LogPower(self.grid)
-        self.backend = cnn_backend(dropout=dropout)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return self.backend(self.frontend(waveform))
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        return self.grid.frequency, self.grid.time(self.n_samples)
-
-    @property
-    def mean_tap(self) -> Tensor:
-        return torch.zeros_like(self.frontend.mean)[None, None]
+        super().__init__(Grid(), n_samples, cnn_backend(dropout=dropout))
 
     @property
     def layers(self) -> Mapping[str, nn.Module]:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from xaibench.errors import XaibenchError
+from xaibench.frontends import NormalisedLog
 from xaibench.types import Axis
 
 #: Added to the power before the logarithm: a sine of -120 dBFS. White noise of -72 dBFS gives 6e-11 in the lowest band.
@@ -155,40 +156,21 @@ def _bands(
     return tuple(groups)
 
 
-class LogCQT(nn.Module):
-    """`ln(power + floor)`, per band brought to zero mean and unit deviation over the training set.
-
-    Shape: `(B, N)` -> `(B, 1, F, T)`. With the normalisation inside, 0 is the training mean of that band.
+class LogCQT(NormalisedLog):
+    """`NormalisedLog` of the constant-Q power. Shape: `(B, N)` -> `(B, 1, F, T)`.
 
     >>> LogCQT(ConstantQ())(torch.zeros(2, 32_000)).shape
     torch.Size([2, 1, 110, 201])
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, geometry: ConstantQ, *, floor: float = POWER_FLOOR) -> None:
-        super().__init__()
+        super().__init__(geometry.bins, floor=floor)
         self.geometry = geometry
-        self.floor = floor
-        self.register_buffer("mean", torch.zeros(geometry.bins, 1))
-        self.register_buffer("deviation", torch.ones(geometry.bins, 1))
 
     @property
     def axis(self) -> Axis:
         """The frequency axis of the tap."""
         return self.geometry.axis
 
-    def log_power(self, waveform: Tensor) -> Tensor:
-        """Before normalisation. Shape: `(B, N)` -> `(B, F, T)`, natural logarithm of power."""
-        return torch.log(self.geometry.power(waveform) + self.floor)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return ((self.log_power(waveform) - self.mean) / self.deviation).unsqueeze(1)
-
-    @torch.no_grad()
-    def fit(self, waveforms: Tensor) -> None:
-        """Set the normalisation from training waveforms `(B, N)`."""
-        flat = self.log_power(waveforms).transpose(0, 1).flatten(1)
-        self.mean.copy_(flat.mean(1, keepdim=True))
-        self.deviation.copy_(flat.std(1, keepdim=True).clamp_min(1e-3))
+    def power(self, waveform: Tensor) -> Tensor:
+        return self.geometry.power(waveform)

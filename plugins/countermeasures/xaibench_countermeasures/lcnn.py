@@ -19,14 +19,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from xaibench.frontends import LogPower
 from xaibench.grid import Grid
 from xaibench.layers import MaxFeatureMap
 from xaibench.recipe import Recipe
-from xaibench.types import Axis
+from xaibench_countermeasures.spectrogram import SpectrogramCountermeasure
 
 #: The front end of the STC system: 863 bins; 0.0081 s at 16 kHz are 129.6 samples.
 STC_N_FFT, STC_HOP, STC_FRAMES = 1724, 130, 600
@@ -76,39 +74,23 @@ def lcnn_backend(bins: int, frames: int, *, classes: int = 2, dropout: float = 0
     return nn.Sequential(OrderedDict(modules))
 
 
-class LCNN(nn.Module):
+class LCNN(SpectrogramCountermeasure):
     """The countermeasure: log-power STFT, then Table 1. Shape: `(B, n_samples)` -> `(B, 2)`, classes spoof, bonafide.
 
     dropout:            rate before the last batch normalisation.
     n_samples:          the length it looks at; the first dense layer fixes it.
     n_fft, hop, window: the STFT, as of `xaibench.grid.Grid`, which raises XaibenchError where they do not fit.
 
+    >>> import torch
     >>> LCNN().eval()(torch.zeros(1, 32_000)).shape
     torch.Size([1, 2])
     """
 
-    sample_rate = 16_000
-    classes = ("spoof", "bonafide")
-
     def __init__(
         self, *, dropout: float = 0.3, n_samples: int = 32_000, n_fft: int = 512, hop: int = 160, window: str = "hann"
     ) -> None:
-        super().__init__()
-        self.n_samples = n_samples
-        self.grid = Grid(sample_rate=self.sample_rate, n_fft=n_fft, hop=hop, window=window)
-        self.frontend = LogPower(self.grid)
-        self.backend = lcnn_backend(*self.grid.shape(n_samples), dropout=dropout)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return self.backend(self.frontend(waveform))
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        return self.grid.frequency, self.grid.time(self.n_samples)
-
-    @property
-    def mean_tap(self) -> Tensor:
-        return torch.zeros_like(self.frontend.mean)[None, None]
+        grid = Grid(sample_rate=self.sample_rate, n_fft=n_fft, hop=hop, window=window)
+        super().__init__(grid, n_samples, lcnn_backend(*grid.shape(n_samples), dropout=dropout))
 
     @property
     def layers(self) -> Mapping[str, nn.Module]:

@@ -23,15 +23,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xaibench.errors import XaibenchError
-from xaibench.frontends import whole_band
 from xaibench.recipe import Recipe
-from xaibench.types import Axis
-from xaibench_countermeasures.sinc import GENTLE, Sinc, Waveform
+from xaibench_countermeasures.sinc import GENTLE, Sinc, WaveformCountermeasure
 
 TAPS = 1024  # of the sinc filters; Sinc makes it odd
 BLOCKS = 6
@@ -118,7 +115,7 @@ class RawNet2Backend(nn.Module):
         return self.fc2(self.fc1(x))
 
 
-class RawNet2(nn.Module):
+class RawNet2(WaveformCountermeasure):
     """The countermeasure. Shape: `(B, N)` -> `(B, 2)`, classes spoof, bonafide.
 
     filters:    channels of the first two and of the last four blocks; the first is the number of sinc filters, too.
@@ -129,9 +126,6 @@ class RawNet2(nn.Module):
     torch.Size([1, 2])
     """
 
-    sample_rate = 16_000
-    classes = ("spoof", "bonafide")
-    resolves = frozenset({"time"})
     layers_resolve = frozenset({"time"})
     module_rules = False  # no attribution library has a rule for a GRU
 
@@ -144,21 +138,7 @@ class RawNet2(nn.Module):
         fc_nodes: int = 128,
         n_samples: int = 32_000,
     ) -> None:
-        super().__init__()
-        self.n_samples = n_samples
-        self.frontend = Waveform()
-        self.backend = RawNet2Backend(tuple(filters), gru_nodes, gru_layers, fc_nodes)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return self.backend(self.frontend(waveform))
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        return whole_band(self.sample_rate), Axis("time", np.arange(self.n_samples + 1) / self.sample_rate)
-
-    @property
-    def mean_tap(self) -> Tensor:
-        return torch.zeros(1, 1, 1, 1, device=self.backend.fc2.weight.device)
+        super().__init__(n_samples, RawNet2Backend(tuple(filters), gru_nodes, gru_layers, fc_nodes))
 
     @property
     def layers(self) -> Mapping[str, nn.Module]:

@@ -27,11 +27,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from xaibench.errors import CheckpointError
-from xaibench.frontends import LogPower
 from xaibench.grid import Grid
 from xaibench.recipe import Recipe
-from xaibench.types import Axis
 from xaibench_countermeasures.resnet_cqt import Carry, ResidualSum
+from xaibench_countermeasures.spectrogram import SpectrogramCountermeasure
 
 
 class OverlappingMaxPool(nn.MaxPool2d):
@@ -123,7 +122,7 @@ def load_imagenet(net: ResNet, path: Path) -> None:
     net.load_state_dict(state, strict=False)
 
 
-class ResNet50(nn.Module):
+class ResNet50(SpectrogramCountermeasure):
     """The countermeasure. Shape: `(B, N)` -> `(B, 2)`, classes spoof, bonafide.
 
     weights:   path of ImageNet weights to start from, or None; see `load_imagenet` (raises CheckpointError).
@@ -133,28 +132,10 @@ class ResNet50(nn.Module):
     torch.Size([1, 2])
     """
 
-    sample_rate = 16_000
-    classes = ("spoof", "bonafide")
-
     def __init__(self, *, weights: str | None = None, n_samples: int = 32_000) -> None:
-        super().__init__()
-        self.n_samples = n_samples
-        self.grid = Grid()
-        self.frontend = LogPower(self.grid)
-        self.backend = resnet50_backend()
+        super().__init__(Grid(), n_samples, resnet50_backend())
         if weights is not None:
             load_imagenet(self.backend, Path(weights))
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return self.backend(self.frontend(waveform))
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        return self.grid.frequency, self.grid.time(self.n_samples)
-
-    @property
-    def mean_tap(self) -> Tensor:
-        return torch.zeros_like(self.frontend.mean)[None, None]
 
     @property
     def layers(self) -> Mapping[str, nn.Module]:
