@@ -193,14 +193,14 @@ class Metric:
     """A score of an attribution. `function(evidence)` returns `(B,)`, NaN where the score is undefined."""
 
     name: str
-    family: str  # localisation | faithfulness | ...
+    family: str  # localisation | faithfulness | stability | complexity | sanity | axioms
     function: Callable[[Evidence], Tensor]
     direction: str  # "higher" or "lower" is better
     range: tuple[float, float]
     paper: str
     equation: str
     misleads: str  # when a good value means nothing
-    needs: frozenset[str] = frozenset()  # of {"truth", "forward", "frequency", "time"}
+    needs: frozenset[str] = frozenset()  # of {"truth", "forward", "explain" (maps made again), "frequency", "time"}
     chance: float | None = None  # expected value of a random map, where it is a constant
 
     def __post_init__(self) -> None:
