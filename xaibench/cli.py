@@ -765,5 +765,33 @@ def data_info(
     print(f"  licence: {corpus.licence}\n  citation: {corpus.citation}")
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    metric: Annotated[list[str] | None, typer.Option(help="Metric; again for more. Default: one of each kind.")] = None,
+    cluster: Annotated[str, typer.Option(help="What counts as one observation: utterance or speaker.")] = "utterance",
+    against: Annotated[str | None, typer.Option(help="Attributor to compare with; default: the best control.")] = None,
+    bayes: Annotated[bool, typer.Option("--bayes", help="Also the Bayesian signed-rank test, with --rope.")] = False,
+    rope: Annotated[
+        float | None, typer.Option(help="What counts as equal in the metric's units; default: 1 % of its range.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.md, .csv, .json and the diagrams.")] = None,
+) -> None:
+    """Which methods differ: tests over utterances, critical differences, sample size, agreement of orders.
+
+    Runs that cannot share a table (two trainings of one countermeasure) are compared each by itself, their orders with each
+    other. `xaibench compare results/demo --metric rank-accuracy --metric drop-twin --out results/demo/compare`
+    """
+    from xaibench.leaderboard import compare as comparing
+
+    rows, notes = comparing.read_sources(runs)
+    half = rope if rope is not None else "auto" if bayes else None
+    report = comparing.compare(rows, metrics=metric, against=against, cluster=cluster, rope=half, notes=notes)
+    _console().print(comparing.terminal(report))
+    if out is not None:
+        for path in comparing.write(report, out):
+            print(path)
+
+
 if __name__ == "__main__":
     main()
