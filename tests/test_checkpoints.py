@@ -123,6 +123,16 @@ def test_all_leaves_out_what_has_no_weights_and_says_how_to_get_them(root, tmp_p
     assert known_countermeasures(["sized"], {}) == (("sized",), ())
 
 
+def test_all_leaves_out_what_was_made_to_test_methods_unless_it_is_named(tmp_path, monkeypatch):
+    here = importlib.import_module("test_checkpoints")
+    monkeypatch.setenv("XAIBENCH_WEIGHTS", str(write(tmp_path).parent))
+    write(tmp_path, "bare")
+    monkeypatch.setattr(here, "bare", Recipe(name="bare", paper="none", build=Biased, optional=True))
+    assert known_countermeasures(["all"], {})[0] == ("sized",)
+    assert known_countermeasures(["all", "bare"], {})[0] == ("sized", "bare")
+    assert known_countermeasures(["bare"], {})[0] == ("bare",)
+
+
 def test_all_of_nothing_is_an_error_not_an_empty_run():
     with pytest.raises(XaibenchError, match="no countermeasure has weights"):
         known_countermeasures(["all"], {})

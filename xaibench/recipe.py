@@ -30,6 +30,7 @@ class Recipe:
     initial:  options that say where training starts (pretrained weights); a checkpoint is rebuilt without them.
     convert:  `convert(file, out)` reads a checkpoint as its authors publish it and writes ours (`weights.save_imported`).
     obtain:   how to get weights where none ship: one sentence that names the command.
+    optional: True for one made to test methods and metrics, no detector of spoofed speech: `--cm all` leaves it out.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Recipe:
     initial: tuple[str, ...] = ()
     convert: Callable[[Path, Path], Path] | None = None
     obtain: str = ""
+    optional: bool = False
 
     @property
     def options(self) -> dict[str, Any]:

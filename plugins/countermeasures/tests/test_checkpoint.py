@@ -13,7 +13,10 @@ from xaibench.harness.workbench import load_countermeasure
 from xaibench.protocols import Corpus, Countermeasure
 from xaibench.training import error_rates, evaluate
 
-NAMES = [n for n in registry.plugins("countermeasures") if registry.load("countermeasures", n).shipped() is not None]
+NAMES = [
+    name for name, (plugin, *_) in registry.plugins("countermeasures").items()
+    if plugin.distribution == "xaibench-countermeasures" and registry.load("countermeasures", name).shipped() is not None
+]  # fmt: skip
 #: Trainable and fixed parameters of what ships; the published sizes are in each countermeasure's own tests.
 PARAMETERS = {
     "aasist": 85_306, "cnn": 161_050, "lcnn": 1_141_538, "lcnn-lfcc": 342_067, "lcnn-lfcc-lstm": 269_731,
