@@ -1,6 +1,10 @@
 """The rows between which every method stands: floors that know nothing of the countermeasure, and the ceiling.
 
 If a famous method does not beat `inverse-energy` or `frequency-prior`, the board must say so.
+
+Two *shams* are as large and as shaped as the truth, and in the wrong place: they say whether a countermeasure that gives
+way when the truth is deleted would not give way to any hole of that size (`moved-truth`), or to any cells as loud
+(`energy-matched`). `xaibench.extremal` has the ceiling of faithfulness.
 """
 
 from __future__ import annotations
@@ -85,3 +89,52 @@ def oracle(view: View) -> Tensor:
     # Small beside the region; apart by more than float32 rounds, as ranks within the region are counted from its own first.
     first = ranks.masked_fill(~region, torch.inf).flatten(1).amin(1).clamp_max(flat.shape[1])[:, None, None]
     return torch.where(region, 1 + 1e-3 * (ranks - first) / flat.shape[1], 1e-3 * ranks / flat.shape[1])
+
+
+@attributor(
+    name="moved-truth", paper="sham: the truth, moved elsewhere", needs=["truth"], signed=False, random=True,
+    class_specific=False, control=True,
+)  # fmt: skip
+def moved_truth(view: View) -> Tensor:
+    """The oracle's map, shifted in a circle by at least a quarter of the recording and of the valid band.
+
+    The shape of the region, its clusters and its size stay; what it has to do with the vocoder goes. Each utterance has a
+    shift of its own. Where nothing tells frequencies apart, only time moves.
+    """
+    best, rows = oracle.function(view), view.truth.valid.any(1).nonzero()[:, 0]
+    maps = torch.zeros_like(best)
+    for i, values in enumerate(best):
+        generator = view.generator(i)
+        shift = tuple(_shift(length, generator) for length in (len(rows), values.shape[1]))
+        maps[i, rows] = values[rows].roll(shift, dims=(0, 1))
+    return maps
+
+
+def _shift(length: int, generator: torch.Generator) -> int:
+    """A whole number of cells between a quarter and three quarters of `length`; 0 of a single cell."""
+    low, high = -(-length // 4), 3 * length // 4
+    return int(torch.randint(low, high + 1, (1,), generator=generator)) if 0 < low <= high and length > 1 else 0
+
+
+@attributor(
+    name="energy-matched", paper="sham: cells as loud as the truth's", needs=["truth"], signed=False,
+    class_specific=False, control=True,
+)  # fmt: skip
+def energy_matched(view: View) -> Tensor:
+    """For every cell of the truth's region another cell of the same recording, outside it, of the nearest energy. 1 or 0.
+
+    In the order of energy each cell of the region takes the next free cell that is at least as loud; the loudest, when
+    none is left, the loudest that is free.
+    """
+    valid, region = view.truth.valid, view.truth.region
+    maps = torch.zeros(len(view), *view.shape, device=view.device)
+    for i, energy in enumerate(_energy(view)):
+        inside, outside = (cells.flatten().nonzero()[:, 0] for cells in (region[i] & valid, valid & ~region[i]))
+        if len(outside) < len(inside):
+            raise Unsupported("more than half of the valid cells are truth: there are no cells left to match")
+        inside, outside = (cells[energy.flatten()[cells].argsort(stable=True)] for cells in (inside, outside))
+        place = torch.searchsorted(energy.flatten()[outside], energy.flatten()[inside])
+        count = torch.arange(len(inside), device=place.device)
+        taken = torch.minimum(count + (place - count).cummax(0).values, len(outside) - len(inside) + count)
+        maps[i].view(-1)[outside[taken]] = 1
+    return maps

@@ -121,7 +121,8 @@ class Attributor:
     random: bool = False  # True: draws from view.generator(...) or runs under view.seeded(...)
     complete: bool = False  # True: declares that the map sums to score(input) - score(baseline)
     class_specific: bool = True  # False: the map ignores the score explained, or its sign (declared, so not a defect)
-    control: bool = False  # True: a reference row (floor or ceiling), not a method
+    control: bool = False  # True: a reference row (floor, sham or ceiling), not a method
+    optional: bool = False  # True: too dear, or too special, for `all`: run by name only
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, view: View) -> Attribution:
@@ -158,6 +159,7 @@ def attributor(
     complete: bool = False,
     class_specific: bool = True,
     control: bool = False,
+    optional: bool = False,
 ) -> Callable[[Callable[..., Any]], Attributor]:
     """Make a function `(view, *, option=default, ...) -> (B, F, T)` an attributor. Its keywords are its options.
 
@@ -182,6 +184,7 @@ def attributor(
             complete=complete,
             class_specific=class_specific,
             control=control,
+            optional=optional,
             options={p.name: p.default for p in keywords},
         )
 

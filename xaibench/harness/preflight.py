@@ -7,7 +7,6 @@ runs without complaint.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,12 +19,12 @@ from xaibench.errors import Undefined, Unsupported
 from xaibench.harness.cell import Explained, explain
 from xaibench.harness.plan import interleave
 from xaibench.harness.workbench import Prepared, Workbench
+from xaibench.metrics.again import opposite
 from xaibench.metrics.detection import equal_error_rate
 from xaibench.project import project
 from xaibench.protocols import Attributor
 from xaibench.scoring import score_recordings
 from xaibench.types import Pair
-from xaibench.view import View
 from xaibench.weights import weights_hash
 
 #: Largest tolerated difference between an utterance explained alone and in a batch, as a share of the largest value.
@@ -120,6 +119,8 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
         if change < 1e-6:
             problems.append("its map does not depend on which class is explained, though it says so")
     baseline = attributor.options.get("baseline", attributor.options.get("fill"))
+    if baseline is None and "twin" in attributor.needs:
+        baseline = "twin"
     if attributor.complete and baseline in prepared.view.fills:
         measured["completeness_gap"] = gap = _completeness_gap(prepared, batch.on_view, str(baseline))
         if gap > COMPLETENESS_TOLERANCE:
@@ -139,14 +140,6 @@ def _target_gap(bench: Workbench, prepared: Prepared, attributor: Attributor, al
     """How much the map changes when the other class is explained."""
     view = bench.view_for(_first(prepared), attributor)
     return _gap(alone, project(attributor(opposite(view)), *view.axes).values.detach())
-
-
-def opposite(view: View) -> View:
-    """The same view of the negated score: evidence for bona fide."""
-    sign = nn.utils.skip_init(nn.Linear, 1, 1, bias=False).to(view.inputs)
-    sign.weight = nn.Parameter(-torch.ones_like(sign.weight), requires_grad=False)
-    stages = OrderedDict(view.model.named_children())
-    return replace(view, model=nn.Sequential(OrderedDict(**stages, sign=sign)).eval())
 
 
 def _completeness_gap(prepared: Prepared, maps: Tensor, baseline: str) -> float:

@@ -30,13 +30,16 @@ from xaibench.project import average
 from xaibench.protocols import Attributor, Corpus, Countermeasure, Metric
 from xaibench.segments import segment_truth, utterance_segments
 from xaibench.truth import SEGMENTS, top_share, truth
-from xaibench.types import Pair, Truth
+from xaibench.types import Axis, Pair, Truth
 from xaibench.view import View, derive_seed, grid_view, native_view
 from xaibench.weights import load_weights, read_card, weights_hash
 
 #: Bona fide utterances that serve as references, and training pairs behind the frequency prior.
 REFERENCES = 20
 PRIOR_PAIRS = 60
+
+#: Kinds of what is kept that hold a countermeasure or what it heard, by its name: see `Workbench.forget`.
+PER_COUNTERMEASURE = ("cm", "batch", "again", "randomised")
 
 Thing = TypeVar("Thing")
 
@@ -71,7 +74,8 @@ class Workbench:
         self.batch_size = batch_size or default_batch_size(self.device)
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def _once(self, key: Hashable, make: Callable[[], Thing], *, most: int | None = None) -> Thing:
+    def once(self, key: Hashable, make: Callable[[], Thing], *, most: int | None = None) -> Thing:
+        """What `make` gives, kept under a key; of the keys `(kind, ...)` of one kind the last `most` are kept."""
         if key not in self._kept:
             value = make()
             if most is not None:
@@ -88,7 +92,7 @@ class Workbench:
 
     def countermeasure(self, name: str) -> Loaded:
         """A trained countermeasure. Raises CheckpointError when there are no weights, or weights of something else."""
-        return self._once(("cm", name), lambda: self._load(name))
+        return self.once(("cm", name), lambda: self._load(name))
 
     def _load(self, name: str) -> Loaded:
         module, card, path = load_countermeasure(name, self.spec.checkpoints.get(name), self.spec.cm_options.get(name, {}))
@@ -106,13 +110,13 @@ class Workbench:
 
     def forget(self, countermeasure: str) -> None:
         """Drop a countermeasure that a method may have changed, and every batch seen through it: made again when needed."""
-        for key in [k for k in self._kept if k[0] in ("cm", "batch") and k[1] == countermeasure]:
+        for key in [k for k in self._kept if k[0] in PER_COUNTERMEASURE and k[1] == countermeasure]:
             del self._kept[key]
 
     def attributor(self, name: str) -> Attributor:
         """The method of that name, with the options of the spec."""
         options = self.spec.options.get(name, {})
-        return self._once(("attributor", name), lambda: registry.load("attributors", name).with_options(**options))
+        return self.once(("attributor", name), lambda: registry.load("attributors", name).with_options(**options))
 
     def metric(self, name: str) -> Metric:
         """The metric of that name, ours or a plugin's."""
@@ -228,19 +232,16 @@ class Workbench:
     def prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
         """The batch as the countermeasure sees it; the last few are kept, so that every method shares the work."""
         key = ("batch", countermeasure, route, tuple(p.id for p in chosen))
-        return self._once(key, lambda: self._prepare(countermeasure, route, chosen), most=2)
+        return self.once(key, lambda: self._prepare(countermeasure, route, chosen), most=2)
 
     def _prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
         spec, cm = self.spec, self.countermeasure(countermeasure).module
         real, fake = self.waveforms(chosen, cm.n_samples)
-        references, prior = self._once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
+        _, prior = self.once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
         on_grid = self._truth(chosen, real, fake)
-        energy = spec.grid.stft(fake).abs()
-        grid_axes = (spec.grid.frequency, spec.grid.time(cm.n_samples))
-        axes = cm.axes if route == "native" else grid_axes
+        grid_axes, axes = self._axes(cm, route)
         seen = on_grid
         if axes != grid_axes:
-            energy = average(energy, grid_axes, axes)
             inside = average(on_grid.valid.float(), grid_axes, axes)
             valid = inside > (0.5 if len(axes[0]) > 1 else 0)  # a single cell holds the band, however narrow
             covered = average(on_grid.region.float(), grid_axes, axes) / inside.clamp_min(1e-12)  # of its valid part
@@ -249,20 +250,33 @@ class Workbench:
             both = {"frequency", "time"} <= on_grid.resolves
             order = _ranks(covered, values)
             region = top_share(order, valid, spec.truth.share) & (covered > 0) if both else covered > 0.5
-            seen = replace(on_grid, values=values, region=region, valid=valid)
+            seen = replace(on_grid, values=values, region=region, valid=valid, added=None)
             if prior is not None:
                 frames = (grid_axes[1],)
                 spread = prior[:, None].expand(-1, len(frames[0]))
                 prior = average(spread, grid_axes, axes)[:, 0]
-        facts = {
-            "truth": seen, "prior": prior, "energy": energy, "batch_size": self.batch_size, "seed": spec.seed,
-        }  # fmt: skip
         ids = [p.id for p in chosen]
-        if route == "native":
-            view = native_view(cm, fake, real, references, ids, **facts)
-        else:
-            view = grid_view(cm, fake, real, references, ids, grid=spec.grid, **facts)
+        view = self.look(countermeasure, route, ids, (real, fake), truth=seen, prior=prior)
         return Prepared(view, on_grid, Probe(view, seen.valid, spec.fractions))
+
+    def _axes(self, cm: Countermeasure, route: str) -> tuple[tuple[Axis, Axis], tuple[Axis, Axis]]:
+        """Frequency and time of the grid, and of what is explained."""
+        grid_axes = (self.spec.grid.frequency, self.spec.grid.time(cm.n_samples))
+        return grid_axes, cm.axes if route == "native" else grid_axes
+
+    def look(
+        self, countermeasure: str, route: str, ids: Sequence[str], halves: tuple[Tensor | None, Tensor], *,
+        truth: Truth, prior: Tensor | None,
+    ) -> View:  # fmt: skip
+        """The view of bona fide (or None) and vocoded waveforms `(B, n_samples)`. `truth` and `prior` on its axes."""
+        spec, cm = self.spec, self.countermeasure(countermeasure).module
+        real, fake = halves
+        references, _ = self.once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
+        energy = average(spec.grid.stft(fake).abs(), *self._axes(cm, route))
+        facts = {"truth": truth, "prior": prior, "energy": energy, "batch_size": self.batch_size, "seed": spec.seed}
+        if route == "native":
+            return native_view(cm, fake, real, references, ids, **facts)
+        return grid_view(cm, fake, real, references, ids, grid=spec.grid, **facts)
 
     def view_for(self, prepared: Prepared, attributor: Attributor) -> View:
         """The view one method gets: its own seed and tensors, and the truth only if it says that it needs it."""
@@ -326,7 +340,7 @@ def found_weights(name: str) -> Path | None:
 
 
 def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names as given, `all` expanded to every plugin of the group that loads; and why the others do not.
+    """Names as given, `all` expanded to every plugin of the group that loads and is not optional; and why others do not.
 
     A broken plugin asked for by name is an error; among `all` it is a named problem. Raises PluginError.
     """
@@ -339,11 +353,11 @@ def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tup
         if name == "all":
             for plugin in available:
                 try:
-                    registry.load(group, plugin)
+                    found = registry.load(group, plugin)
                 except PluginError as error:
                     broken.append(str(error))
                 else:
-                    names.append(plugin)
+                    names += [] if getattr(found, "optional", False) else [plugin]
         elif name not in available:
             raise PluginError(registry.unknown(group.removesuffix("s"), name, available))
         else:
@@ -393,5 +407,6 @@ def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:
 
 
 def control_names() -> tuple[str, ...]:
-    """The floor and ceiling rows that every board carries: the attributors of xaibench itself."""
-    return tuple(n for n, (first, *_) in registry.plugins("attributors").items() if first.distribution == "xaibench")
+    """The reference rows that every board carries: the attributors of xaibench itself, but for the optional ones."""
+    ours = (n for n, (first, *_) in registry.plugins("attributors").items() if first.distribution == "xaibench")
+    return tuple(n for n in ours if not registry.load("attributors", n).optional)

@@ -60,6 +60,21 @@ def integrated_gradients(view: View, *, steps: int = 20, baseline: str = "mean")
     return evidence(method.attribute(leaf(view.inputs), view.fill(baseline), target=SPOOF, n_steps=steps))
 
 
+@attributor(
+    name="twin-ig", paper="Sundararajan et al., ICML 2017, arXiv 1703.01365, Eq. 1, along the path to the bona fide twin",
+    needs=["gradients", "twin"], complete=True,
+)  # fmt: skip
+def twin_ig(view: View, *, steps: int = 20) -> Tensor:
+    """Integrated gradients on the line from the bona fide twin to the vocoded speech: sums to s(spoof) - s(bona fide).
+
+    The baseline is no arbitrary absence but the same speech without the vocoder, and both ends are recordings. It looks at
+    the twin, which a forensic analyst does not have: a method for paired data. Gauss-Legendre quadrature of `steps`;
+    declares completeness, which every run checks (LCNN: within 1 % at 20 steps, 2 % at 8). Shape: `(B, F, T)`.
+    """
+    method = in_batches(IntegratedGradients(view.model), view)
+    return evidence(method.attribute(leaf(view.inputs), view.fill("twin"), target=SPOOF, n_steps=steps))
+
+
 def _noisy_gradients(view: View, kind: str, samples: int, noise: float) -> Tensor:
     """captum's noise tunnel around the signed gradient. Shape: `(B, C, F, T)`."""
     maps = []
