@@ -121,10 +121,11 @@ def test_floors_and_ceilings_are_flagged_and_stand_apart(board):
 
 
 def test_the_names_of_the_controls_are_those_of_the_controls():
-    from xaibench import controls
+    from xaibench import controls, extremal
 
-    names = {thing.name for thing in vars(controls).values() if isinstance(thing, Attributor) and thing.control}
-    assert names == {*table.FLOORS, *table.CEILINGS}
+    things = [*vars(controls).values(), *vars(extremal).values()]
+    names = {thing.name for thing in things if isinstance(thing, Attributor) and thing.control}
+    assert names == {*table.FLOORS, *table.SHAMS, *table.CEILINGS}
 
 
 def test_means_intervals_and_counts(board, rows):
@@ -370,19 +371,23 @@ def test_sections_are_sorted_by_their_own_first_column(tmp_path):
 # --- on paper ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_terminal_table_fits_a_hundred_columns_and_says_what_it_is(tmp_path):
-    means = dict(zip(table.DEFAULT_METRICS, (0.1, 0.6, 0.1, -0.9, -12.3, 14.5), strict=True))
-    names = ("guided-backpropagation", "lrp-alpha2-beta1", "random", "oracle", "frequency-prior")
-    rows = fake_run.rows({name: means for name in names})
+def test_the_terminal_table_fits_its_width_and_says_what_it_is(tmp_path):
+    means = dict(zip(table.DEFAULT_METRICS, (0.1, 0.6, -0.9, -12.3, 14.5), strict=True))
+    names = ("guided-backpropagation", "lrp-alpha2-beta1", "random", "moved-truth", "frequency-prior")
+    best = dict(zip(table.DEFAULT_METRICS, (1.0, 1.0, 0.9, -62.3, 64.5), strict=True))
+    rows = fake_run.rows({**{name: means for name in names}, "oracle": best})
     text = render.text(board_of(tmp_path, rows, fake_run.run_record(dirty=True)))
     lines = text.splitlines()
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= render.WIDTH
     assert lines[0].startswith("lcnn (EER 5.0%), native route, truth eq2, toy: 6 utterances x 2 vocoders; from")
     assert "uncommitted" in lines[0] + lines[1]
-    order = [text.index(mark) for mark in ("[ceiling]", "oracle", "[methods]", "lrp-alpha2", "[floors]", "random")]
+    order = [
+        text.index(mark)
+        for mark in ("[ceilings]", "oracle", "[methods]", "lrp-alpha2", "[shams]", "moved-truth", "[floors]", "random")
+    ]
     assert order == sorted(order)
     assert sum(line.startswith("guided-backpropagation ") for line in lines) == 1  # on one line
-    for column in ("rank-accuracy ↑", "auc ↑", "drop-twin ↑", "-twin ↓", "100%"):
+    for column in ("rank- ↑", "accuracy", "auc ↑", "drop-", "twin ↑", "-twin ↓", "skill", "100%"):
         assert column in text
 
 

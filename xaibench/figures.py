@@ -284,10 +284,10 @@ def _bars(part: pd.DataFrame, chosen: Sequence[tuple[str, str]]) -> Figure:
     """The figure of `board_bars` for one section."""
     lead = chosen[0][1]
     sign = -1.0 if metric_facts(lead).direction == "higher" else 1.0
-    ranks = part["kind"].map({"ceiling": 0, "method": 1, "floor": 2})
+    ranks = part["kind"].map({"ceiling": 0, "method": 1, "sham": 2, "floor": 3})
     part = part.assign(_k=ranks, _v=sign * part[lead]).sort_values(["_k", "_v"], na_position="last", kind="stable")
     y = -(np.arange(len(part)) + 0.6 * part["_k"].to_numpy())
-    colours = part["kind"].map({"ceiling": GREEN, "method": BLUE, "floor": GREY}).tolist()
+    colours = part["kind"].map({"ceiling": GREEN, "method": BLUE, "sham": ORANGE, "floor": GREY}).tolist()
     figure, panels = _figure_with_axes(4.2 + 2.6 * len(chosen), 1.3 + 0.17 * len(part), columns=len(chosen))
     row = part.iloc[0]
     for axes, (family, metric) in zip(panels, chosen, strict=True):

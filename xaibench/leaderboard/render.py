@@ -25,15 +25,17 @@ from xaibench.errors import RunError, XaibenchError
 from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import EER_LIMIT, verdict
 
-#: Metrics whose interval is printed beside the mean: one an axis, or the table is too wide to read.
+#: Metrics whose skill is printed with its interval: one an axis, or the table is too wide to read.
 WITH_INTERVAL = ("rank-accuracy", "rank-accuracy-time", "drop-twin")
-BLOCKS = {"ceiling": "ceiling", "method": "methods", "floor": "floors"}
+BLOCKS = {"ceiling": "ceilings", "method": "methods", "sham": "shams", "floor": "floors"}
 LEGEND = (
-    "Floors know nothing of the countermeasure, the ceiling is the truth itself. [a b]: 95 % interval over utterances; "
-    "s/utt: seconds an utterance; ok: share of planned cells that have a value; arrows point to better."
+    "Skill: how far a score is on the way from the best floor (0 %) to the ceiling (100 %), [a b] its 95 % interval over "
+    "utterances. Floors know nothing of the countermeasure; ceilings are the truth itself and an optimised order of cells; "
+    "shams are as large as the truth, in the wrong place. s/utt: seconds an utterance; ok: share of planned cells that have "
+    "a value; arrows point to better."
 )
-_STYLE = {"ceiling": "green", "method": "", "floor": "dim"}
-WIDTH = 100  # columns of a table written to a file
+_STYLE = {"ceiling": "green", "method": "", "sham": "dim", "floor": "dim"}
+WIDTH = 108  # columns of a table written to a file
 
 
 def number(value: float) -> str:
@@ -72,13 +74,26 @@ def short(value: float) -> str:
     return f"{value:.1f}" if value > -9.95 else f"{value:.0f}"
 
 
+def percent(share: float) -> str:
+    """A share in whole per cent; beyond a thousand only that it is; a dash for the unknown.
+
+    >>> percent(0.2134), percent(-0.004), percent(1.0), percent(-25.0), percent(float("nan"))
+    ('21', '0', '100', '<-999', '-')
+    """
+    if not math.isfinite(share):
+        return "-"
+    whole = round(100 * share)
+    return str(whole) if abs(whole) < 1000 else ">999" if whole > 0 else "<-999"
+
+
 def terminal(board: pd.DataFrame) -> RenderableType:
     """Everything about a board, for `rich`: a table a section, what is missing and why, and the verdict."""
     parts: list[RenderableType] = []
     for part in _sections(board):
         lines = [Text("- " + line) for line in verdict(part)]
         gaps = [Text(f"- {name}: {why}") for name, why in _gaps(part)]
-        parts += [Text(_title(part), style="bold"), Text(), _table(part), Text(), Text(LEGEND, style="dim"), Text()]
+        ends = [Text(scale(part), style="dim"), Text()] if _skilled(part, metrics_of(part)) else []
+        parts += [Text(_title(part), style="bold"), Text(), _table(part), Text(), Text(LEGEND, style="dim"), Text(), *ends]
         if gaps:
             parts += [Text("Cells without a value"), Padding(Group(*gaps), (0, 0, 1, 2))]
         if lines:
@@ -98,7 +113,11 @@ def markdown(board: pd.DataFrame) -> str:
     metrics = metrics_of(board)
     blocks = []
     for part in _sections(board):
-        header = ["attributor", "kind", *(f"{m} {_arrow(m)}" for m in metrics), "s/utt", "coverage"]
+        skilled = _skilled(part, metrics)
+        header = ["attributor", "kind"]
+        for m in metrics:
+            header += [f"{m} {_arrow(m)}"] + (["skill, %"] if m in skilled else [])
+        header += ["s/utt", "coverage"]
         lines = [
             f"## {_escape(_title(part))}",
             "",
@@ -108,9 +127,12 @@ def markdown(board: pd.DataFrame) -> str:
             _line(["---"] * 2 + ["---:"] * (len(header) - 2)),
         ]
         for row in part.to_dict("records"):
-            cells = [_cell(row, m) for m in metrics]
+            cells = []
+            for m in metrics:
+                cells += [_cell(row, m)] + ([_skill(row, m)] if m in skilled else [])
             lines.append(_line([row["attributor"], row["kind"], *cells, number(row["seconds"]), f"{row['coverage']:.0%}"]))
         for heading, items in (
+            ("Floors and ceilings", [scale(part)] if skilled else []),
             ("Cells without a value", [f"{name}: {why}" for name, why in _gaps(part)]),
             ("What it says", verdict(part)),
         ):
@@ -198,23 +220,45 @@ def _arrow(metric: str) -> str:
     return "↑" if metric_facts(metric).direction == "higher" else "↓"
 
 
-def _cell(row: dict, metric: str, *, interval: bool = True, text: Callable[[float], str] = number) -> str:
+def _cell(row: dict, metric: str) -> str:
     if math.isnan(row[metric]):
         return "-"
-    if not interval:
-        return number(row[metric])
-    return with_interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], text=text)
+    return with_interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
 
 
-def _header(metric: str, *, wide: bool) -> str:
-    """A metric's name and direction, on two lines where its column is narrow.
+def _skill(row: dict, metric: str, *, interval: bool = True) -> str:
+    """The skill in per cent, for methods with its interval."""
+    value = row[f"{metric}_skill"]
+    if not interval or math.isnan(value) or row["kind"] != "method":
+        return percent(value)
+    return with_interval(value, row[f"{metric}_skill_low"], row[f"{metric}_skill_high"], text=percent)
 
-    >>> _header("deletion-twin", wide=False), _header("mass-accuracy", wide=False), _header("roc-auc", wide=True)
-    ('deletion\\n-twin ↓', 'mass- ↑\\naccuracy', 'roc-auc ↑')
+
+def _skilled(part: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """The metrics of a section in which a method has a skill."""
+    methods = part[part["kind"].eq("method")]
+    return [m for m in metrics if methods[f"{m}_skill"].notna().any()]
+
+
+def scale(part: pd.DataFrame) -> str:
+    """The rows that are 0 and 100 % of each metric's skill, with their scores."""
+    means, ends = part.set_index("attributor"), part.iloc[0]
+    words = []
+    for m in _skilled(part, metrics_of(part)):
+        low, high = ends[f"{m}_floor"], ends[f"{m}_ceiling"]
+        words.append(f"{m} from {low} ({number(means.at[low, m])}) to {high} ({number(means.at[high, m])})")
+    return f"Skill is measured in {'; '.join(words)}."
+
+
+def _header(metric: str) -> str:
+    """A metric's name and direction, on two lines.
+
+    >>> _header("deletion-twin"), _header("mass-accuracy")
+    ('deletion\\n-twin ↓', 'mass- ↑\\naccuracy')
     """
     first, hyphen, second = metric.partition("-")
     arrow = _arrow(metric)
-    if wide or not hyphen:
+    if not hyphen:
         return f"{metric} {arrow}"
     ways = ((f"{first}-", f"{second} {arrow}"), (f"{first}", f"-{second} {arrow}"), (f"{first}- {arrow}", second))
     return "\n".join(min(ways, key=lambda lines: max(map(len, lines))))
@@ -225,8 +269,11 @@ def _table(part: pd.DataFrame) -> Table:
     intervals = [m for m in WITH_INTERVAL if m in metrics] or metrics[:1]
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     table.add_column("attributor", overflow="fold", min_width=12)
+    skilled = _skilled(part, metrics)
     for metric in metrics:
-        table.add_column(_header(metric, wide=metric in intervals), justify="right", no_wrap=True)
+        table.add_column(_header(metric), justify="right", no_wrap=True)
+        if metric in skilled:
+            table.add_column("skill\n%", justify="right", no_wrap=True)
     table.add_column("s/\nutt", justify="right", no_wrap=True)
     table.add_column("ok", justify="right", no_wrap=True)
     for kind, heading in BLOCKS.items():
@@ -236,7 +283,9 @@ def _table(part: pd.DataFrame) -> Table:
         table.add_section()
         table.add_row(Text(f"[{heading}]", style="italic"))
         for row in rows:
-            cells = [_cell(row, m, interval=m in intervals, text=short) for m in metrics]
+            cells = []
+            for m in metrics:
+                cells += [number(row[m])] + ([_skill(row, m, interval=m in intervals)] if m in skilled else [])
             share = f"{row['coverage']:.0%}" if row["coverage"] in (0, 1) else f"{min(row['coverage'], 0.99):.0%}"
             table.add_row(row["attributor"], *cells, number(row["seconds"]), share, style=_STYLE[kind])
     return table

@@ -3,7 +3,15 @@
 A board is a plain data frame. For every metric `m` it has the columns `m` (mean over the cells that are ok), `m_low` and
 `m_high` (95 % interval, clustered by source utterance, see `xaibench.stats`), `m_n` (cells) and, for methods,
 `m_margin`, `m_margin_low`, `m_margin_high`: the paired difference to the best floor of the same section, positive where
-the method is better, whatever the metric's direction.
+the method is better, whatever the metric's direction (of a sham: how much better the oracle is than it). `m_skill`,
+`m_skill_low`, `m_skill_high` say where a row stands between floor and ceiling:
+
+    skill = (score - floor) / (ceiling - floor)        means over the pairs that all three have
+
+floor: the best control of the section; ceiling: the truth itself (`oracle`) for localisation, for faithfulness the better
+of that and of the optimised order (`extremal-*`). 0 = no better than knowing nothing, 1 = as good as can be, below 0 =
+worse than the control. Other families have no ceiling and no skill. `m_floor` and `m_ceiling` name the rows that were used.
+The interval of a skill is Fieller's, clustered alike; it is unknown where the ceiling is not above the floor beyond doubt.
 
 A *section* is one data set x truth x countermeasure x route; sections are never mixed, and nothing is averaged across
 them. A cell that is not ok lowers `coverage`; it is never counted as zero. No torch is imported here.
@@ -22,13 +30,17 @@ import pandas as pd
 from xaibench import registry
 from xaibench.errors import PluginError, RunError, XaibenchError
 from xaibench.protocols import Metric
-from xaibench.stats import cluster_bootstrap, paired_difference
+from xaibench.stats import cluster_bootstrap, paired_difference, ratio_of_means
 from xaibench.types import ROW_COLUMNS, STATUSES
 
-#: Reference rows (`xaibench.controls`): floors know nothing of the countermeasure, the ceiling is the truth itself.
+#: Reference rows (`xaibench.controls`, `xaibench.extremal`): floors know nothing of the countermeasure; ceilings are the
+#: truth itself and the optimised order; shams have the truth's size and shape in the wrong place.
 FLOORS = ("random", "constant", "energy", "inverse-energy", "frequency-prior", "centre")
-CEILINGS = ("oracle",)
-ALIGNMENT = ("rank-accuracy", "roc-auc", "mass-accuracy")
+CEILINGS = ("oracle", "extremal-twin", "extremal-silence")
+SHAMS = ("moved-truth", "energy-matched")
+#: Which rows can be the ceiling of a family of metrics. What other families ask has no right answer to compare with.
+CEILINGS_OF = {"localisation": ("oracle",), "faithfulness": CEILINGS}
+ALIGNMENT = ("rank-accuracy", "roc-auc")
 FAITHFULNESS = ("drop-twin", "deletion-twin", "insertion-twin")
 DEFAULT_METRICS = (*ALIGNMENT, *FAITHFULNESS)
 #: Shown instead of `ALIGNMENT` where no map, or not the truth, tells frequencies apart.
@@ -39,12 +51,16 @@ CELL = (*SECTION, "attributor", "utterance", "vocoder", "metric")
 #: What `read_rows` adds to `ROW_COLUMNS`, from run.json: the countermeasure's equal error rate on these utterances (a
 #: share), how many pairs the run planned, and whether it came from uncommitted code.
 RUN_COLUMNS = ("eer", "pairs", "dirty")
-_KIND_ORDER = {"ceiling": 0, "method": 1, "floor": 2}
+#: What a board says of a metric: numbers, and the names of two rows.
+_ENDS = ("", "_low", "_high", "_skill", "_skill_low", "_skill_high", "_margin", "_margin_low", "_margin_high")
+_NAMES = ("_floor", "_ceiling")
+_KIND_ORDER = {"ceiling": 0, "method": 1, "sham": 2, "floor": 3}
 
 
 def kind(attributor: str) -> str:
-    """ "method", "floor" or "ceiling"."""
-    return "floor" if attributor in FLOORS else "ceiling" if attributor in CEILINGS else "method"
+    """ "method", "floor", "sham" or "ceiling"."""
+    kinds = {"floor": FLOORS, "ceiling": CEILINGS, "sham": SHAMS}
+    return next((name for name, members in kinds.items() if attributor in members), "method")
 
 
 def metric_facts(name: str) -> Metric:
@@ -73,21 +89,29 @@ def read_rows(runs: Sequence[Path]) -> pd.DataFrame:
 
 
 def board(
-    rows: pd.DataFrame, *, metrics: Sequence[str] | None = None, sort: str | None = None, draws: int = 2000, seed: int = 0
+    rows: pd.DataFrame,
+    *,
+    metrics: Sequence[str] | None = None,
+    sort: str | None = None,
+    cluster: str = "utterance",
+    draws: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """The board of `read_rows(...)`: ceiling, methods, floors in each section, best first by `sort`.
 
     metrics: columns, in order; by default those of `DEFAULT_METRICS` that were computed, with `TEMPORAL` in place of
     `ALIGNMENT` in a section where none of these has a value: `metrics_of` a section says which it has. sort: one of them,
-    by default the section's first. Beside the metrics' columns: `SECTION`, `attributor`, `kind`, `utterances`, `vocoders`
-    and `pairs` (planned),
-    `eer`, `dirty`, `coverage` (share of planned cells that are ok), `seconds` (an utterance), one count a status,
-    `missing` (planned, no row) and `gaps` (the reasons, in words).
+    by default the section's first. cluster: what the intervals resample, "utterance" (source) or "speaker".
+
+    Beside the metrics' columns: `SECTION`, `attributor`, `kind`, `utterances`, `vocoders` and `pairs` (planned), `eer`,
+    `dirty`, `coverage` (share of planned cells that are ok), `seconds` (an utterance), one count a status, `missing`
+    (planned, no row) and `gaps` (the reasons, in words).
 
     Raises XaibenchError for no rows, or a metric that is unknown or was not computed (with the nearest names).
     """
     if rows.empty:
         raise XaibenchError("no rows: nothing has been computed yet")
+    rows = rows.assign(cluster=_clusters(rows, cluster))
     sections = []
     for key, part in rows.groupby(list(SECTION), sort=True):
         chosen = _chosen(part if metrics is None else rows, metrics)
@@ -104,10 +128,21 @@ def board(
     return table if metrics is not None else _in_usual_order(table)
 
 
+def _clusters(rows: pd.DataFrame, cluster: str) -> pd.Series:
+    """The cluster of every row. Raises XaibenchError for an unknown cluster, or utterances without a speaker."""
+    if cluster not in ("utterance", "speaker"):
+        raise PluginError(registry.unknown("cluster", cluster, ["utterance", "speaker"]))
+    unnamed = rows[cluster].isna() | rows[cluster].eq("")
+    if unnamed.any():
+        count = rows.loc[unnamed, "utterance"].nunique()
+        raise XaibenchError(f"{count} utterances have no speaker in these runs; cluster by utterance")
+    return rows[cluster]
+
+
 def _in_usual_order(table: pd.DataFrame) -> pd.DataFrame:
     """Alignment before faithfulness in every section, whichever section came first."""
     usual = [m for m in (*ALIGNMENT, *TEMPORAL, *FAITHFULNESS) if m in table.columns]
-    ends = ("", "_low", "_high", "_margin", "_margin_low", "_margin_high", "_n")
+    ends = (*_ENDS, *_NAMES, "_n")
     moved = [m + end for m in usual for end in ends]
     return table[[c for c in table.columns if c not in moved] + moved]
 
@@ -237,7 +272,9 @@ def _section(rows: pd.DataFrame, metrics: Sequence[str], facts: Mapping[str, str
     }
     ok = rows[rows["status"].eq("ok")]
     for metric in metrics:
-        wide = ok[ok["metric"].eq(metric)].pivot(index=["utterance", "vocoder"], columns="attributor", values="value")
+        wide = ok[ok["metric"].eq(metric)].pivot(
+            index=["cluster", "utterance", "vocoder"], columns="attributor", values="value"
+        )
         for name, values in _scores(wide, metric, list(lines), draws=draws, seed=seed).items():
             lines[name] |= values
     return pd.DataFrame(lines.values())
@@ -269,25 +306,50 @@ def _cells(rows: pd.DataFrame, planned: int) -> dict[str, Any]:
 def _scores(
     wide: pd.DataFrame, metric: str, attributors: Sequence[str], *, draws: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Mean, interval, count and margin over the best floor. `wide` is pairs x attributors, NaN where not ok."""
+    """Mean, interval, count, skill, and margin over the best floor. `wide` is pairs x attributors, NaN where not ok."""
     facts = metric_facts(metric)
     sign = 1.0 if facts.direction == "higher" else -1.0
-    clusters = wide.index.get_level_values("utterance").to_numpy()
-    means = {name: wide[name].mean() for name in wide.columns}
-    floors = [name for name in wide.columns if kind(name) == "floor"]
-    best = max(floors, key=lambda name: sign * means[name]) if floors else None
+    clusters = wide.index.get_level_values("cluster").to_numpy()
+    options = {"draws": draws, "seed": seed}
+    floor = _best(wide, FLOORS, sign)
+    ceiling = _best(wide, CEILINGS_OF.get(facts.family, ()), sign)
+    names = {f"{metric}_floor": floor, f"{metric}_ceiling": ceiling}
     result = {}
     for name in attributors:
         values = wide[name].to_numpy() if name in wide.columns else np.full(len(wide), np.nan)
         there = ~np.isnan(values)
-        line = dict.fromkeys(("", "_low", "_high", "_margin", "_margin_low", "_margin_high"), np.nan)
+        line = dict.fromkeys(_ENDS, np.nan)
         if there.any():
-            interval = cluster_bootstrap(values[there], clusters[there], draws=draws, seed=seed, bounds=facts.range)
+            interval = cluster_bootstrap(values[there], clusters[there], bounds=facts.range, **options)
             line |= zip(("", "_low", "_high"), interval, strict=True)
-            if best is not None and kind(name) == "method":
-                floor = wide[best].to_numpy()
-                if (there & ~np.isnan(floor)).any():
-                    margin = paired_difference(sign * values, sign * floor, clusters, draws=draws, seed=seed)
-                    line |= zip(("_margin", "_margin_low", "_margin_high"), margin, strict=True)
-        result[name] = {f"{metric}{suffix}": value for suffix, value in line.items()} | {f"{metric}_n": int(there.sum())}
+            better, worse = {"method": (name, floor), "sham": ("oracle", name)}.get(kind(name), (None, None))
+            if {better, worse} <= set(wide.columns) and (wide[better] - wide[worse]).notna().any():
+                margin = paired_difference(
+                    sign * wide[better].to_numpy(), sign * wide[worse].to_numpy(), clusters, **options
+                )
+                line |= zip(("_margin", "_margin_low", "_margin_high"), margin, strict=True)
+            if floor is not None and ceiling is not None:
+                line |= zip(
+                    ("_skill", "_skill_low", "_skill_high"), _skill(wide, name, floor, ceiling, sign, **options), strict=True
+                )
+        result[name] = {f"{metric}{end}": value for end, value in line.items()} | names
+        result[name][f"{metric}_n"] = int(there.sum())
     return result
+
+
+def _best(wide: pd.DataFrame, candidates: Sequence[str], sign: float) -> str | None:
+    """The candidate with the best mean; None where none has a value."""
+    means = {name: sign * wide[name].mean() for name in candidates if name in wide.columns and wide[name].notna().any()}
+    return max(means, key=means.get) if means else None
+
+
+def _skill(
+    wide: pd.DataFrame, name: str, floor: str, ceiling: str, sign: float, *, draws: int, seed: int
+) -> tuple[float, float, float]:
+    """Skill of a row and its interval; NaN where the ceiling's mean is not above the floor's, or no pair has all three."""
+    common = wide[list(dict.fromkeys((name, floor, ceiling)))].dropna()
+    if common.empty or not sign * (common[ceiling] - common[floor]).mean() > 0:
+        return np.nan, np.nan, np.nan
+    clusters = common.index.get_level_values("cluster").to_numpy()
+    reach = sign * (common[ceiling] - common[floor]).to_numpy()
+    return tuple(ratio_of_means(sign * (common[name] - common[floor]).to_numpy(), reach, clusters, draws=draws, seed=seed))

@@ -1,5 +1,9 @@
 """What a board says, in plain sentences. Every sentence is computed from the board; none is there by default.
 
+The first question is whether the countermeasure uses the truth at all: deleting its region (twin fill) must move the score
+by more than deleting the same shape elsewhere and cells as loud (the shams). Where it does not, the truth is not what the
+score rests on, and finding it is no sign of a good explanation.
+
 "Above" always means better: for a metric where lower is better, a smaller mean. A method *exceeds* a floor when the 95 %
 interval of its paired difference to that floor (same utterances, clustered; see `xaibench.stats`) lies above zero. No
 correction for the number of methods is made: of 40 methods equal to the floor, about one would exceed it by luck.
@@ -12,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
+from xaibench.leaderboard.table import SECTION, SHAMS, metric_facts, metrics_of
 from xaibench.stats import rank_agreement
 
 EER_LIMIT = 0.2  # share; above it a countermeasure decides so poorly that its reasons are of little use
@@ -38,10 +42,10 @@ def _section(part: pd.DataFrame) -> list[str]:
     families = {m: metric_facts(m).family for m in metrics}
     alignment = next((m for m in metrics if families[m] == "localisation"), None)
     faithfulness = next((m for m in metrics if families[m] == "faithfulness"), None)
-    sentences = _eer(part)
+    sentences = _eer(part) + _use(part)
     for metric in (alignment, faithfulness):
         if metric is not None:
-            sentences += _controls(part, metric) + _exceed(part, metric)
+            sentences += _controls(part, metric) + _exceed(part, metric) + _skill(part, metric)
     if alignment is not None and faithfulness is not None:
         sentences += _agreement(part, alignment, faithfulness)
     if alignment is not None:
@@ -59,6 +63,46 @@ def _eer(part: pd.DataFrame) -> list[str]:
             f"explains little, whatever the maps say."
         ]
     return []
+
+
+def _use(part: pd.DataFrame, metric: str = "drop-twin") -> list[str]:
+    """Does the countermeasure use the truth's region more than the shams?"""
+    name, rows = part["countermeasure"].iloc[0], part.set_index("attributor")
+    shams = [s for s in SHAMS if s in rows.index]
+    if metric not in metrics_of(part) or "oracle" not in rows.index or not shams:
+        return []
+    lows = rows.loc[shams, f"{metric}_margin_low"]
+    if np.isnan(rows.at["oracle", metric]) or lows.isna().any():
+        return [f"Whether {name} uses the truth's region is unknown: too few pairs that it tells apart."]
+    effects = [
+        f"{rows.at[s, metric]:.2g} for {s} (difference {rows.at[s, metric + '_margin']:.2g} "
+        f"[{rows.at[s, metric + '_margin_low']:.2g}, {rows.at[s, metric + '_margin_high']:.2g}])"
+        for s in shams
+    ]
+    effect = (
+        f"Deleting the truth's region (twin fill) takes away {rows.at['oracle', metric]:.2g} of the score's gap between the "
+        f"halves of a pair, against {_listed(effects)}"
+    )
+    if (lows > 0).all():
+        return [f"{effect}: {name} does use it."]
+    return [
+        f"Warning: {effect[0].lower()}{effect[1:]}: {name} does not use it beyond doubt, so the localisation scores of this "
+        f"countermeasure say nothing about faithfulness."
+    ]
+
+
+def _skill(part: pd.DataFrame, metric: str) -> list[str]:
+    """How far the best method gets from floor to ceiling."""
+    methods = part[part["kind"].eq("method") & part[f"{metric}_skill"].notna()]
+    if methods.empty:
+        return []
+    best = methods.loc[methods[f"{metric}_skill"].idxmax()]
+    low, high = best[f"{metric}_skill_low"], best[f"{metric}_skill_high"]
+    interval = f" [{100 * low:.0f}, {100 * high:.0f}]" if np.isfinite(low) else ""
+    return [
+        f"The best method in {metric}, {best['attributor']}, goes {100 * best[f'{metric}_skill']:.0f} %{interval} of the "
+        f"way from {best[f'{metric}_floor']} to {best[f'{metric}_ceiling']}."
+    ]
 
 
 def _sign(metric: str) -> int:
