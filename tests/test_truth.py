@@ -1,16 +1,19 @@
 """The truth against a slow twin, and against differences planted where we know them to be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
+from toys import LinearCM, truth_of, view_of
 from twins import truth as twin
 
-from xaibench.errors import XaibenchError
+from xaibench.errors import Unsupported, XaibenchError
 from xaibench.grid import Grid
-from xaibench.truth import DIFFERENCES, TruthSpec, difference, smooth, top_share, truth
+from xaibench.truth import DIFFERENCES, TruthSpec, difference, half, smooth, top_share, truth
 
 SMALL = Grid(n_fft=64, hop=32)
 BAND = (500.0, 7_000.0)
@@ -179,3 +182,48 @@ def test_halves_of_different_length_are_refused():
 def test_impossible_specs_are_refused(options, message):
     with pytest.raises(XaibenchError, match=message):
         TruthSpec(**options)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_the_sign_says_where_the_vocoder_added_energy(name):
+    spoof, bonafide = pairs(2)
+    made = truth(spoof, bonafide, grid=SMALL, band=BAND, spec=TruthSpec(name=name))
+    assert made.added.dtype == torch.bool and made.added.shape == made.values.shape
+    ms, mb = (np.stack([twin.magnitude(x.numpy(), 64, 32) for x in half]) for half in (spoof, bonafide))
+    if name == "eq2":
+        ms, mb = (np.stack([twin.gaussian(m) for m in both]) for both in (ms, mb))
+    assert np.array_equal(made.added.numpy(), (ms > mb) & made.valid.numpy())
+    # Turned round, what was added is missing.
+    back = truth(bonafide, spoof, grid=SMALL, band=BAND, spec=TruthSpec(name=name))
+    assert torch.equal(back.added, ~made.added & made.valid)
+    if name != "log-difference":  # no more can be missing than there was, and anything added
+        assert float(made.values[~made.added].max()) <= 1
+        louder = truth(9 * bonafide, bonafide, grid=SMALL, band=BAND, spec=TruthSpec(name=name))
+        assert torch.equal(louder.added, louder.valid.expand_as(louder.added)) and float(louder.values.max()) > 7
+
+
+def test_the_halves_of_a_region_are_disjoint_and_complete():
+    made = truth(*pairs(2), grid=SMALL, band=BAND)
+    added, missing = half(made, "added"), half(made, "missing")
+    assert added.any() and missing.any() and not (added & missing).any() and torch.equal(added | missing, made.region)
+    louder = truth(2 * pairs(1)[1], pairs(1)[1], grid=SMALL, band=BAND)
+    assert not half(louder, "missing").any() and torch.equal(half(louder, "added"), louder.region)
+
+
+def test_a_truth_without_a_sign_has_no_halves():
+    made = replace(truth(*pairs(1), grid=SMALL, band=BAND), added=None)
+    with pytest.raises(Unsupported, match="'eq2' has no sign, it lies on other axes"):
+        half(made, "added")
+    with pytest.raises(Unsupported, match="'segments' has no sign, it comes from labels"):
+        half(replace(made, name="segments"), "missing")
+    with pytest.raises(XaibenchError, match="added and missing, got 'gone'"):
+        half(made, "gone")
+
+
+def test_a_view_of_some_utterances_has_their_signs():
+    made = truth_of(3)
+    made = replace(made, added=torch.rand(made.values.shape, generator=torch.Generator().manual_seed(0)) < 0.5)
+    view = view_of(LinearCM(), 3, truth=made)
+    assert torch.equal(view.select([2, 0]).truth.added, made.added[[2, 0]])
+    bare = view_of(LinearCM(), 3, truth=replace(made, added=None))
+    assert bare.select([1]).truth.added is None

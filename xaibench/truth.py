@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xaibench.errors import XaibenchError
+from xaibench.errors import Unsupported, XaibenchError
 from xaibench.grid import Grid
 from xaibench.types import Truth
 
@@ -28,6 +28,9 @@ from xaibench.types import Truth
 SEGMENTS = "segments"
 DIFFERENCES = ("eq2", "eq1", "log-difference")
 DEFINITIONS = (*DIFFERENCES, SEGMENTS)
+
+#: The two signs of a difference: energy that the vocoder added, and energy that it lost.
+HALVES = ("added", "missing")
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,24 @@ def smooth(magnitude: Tensor, *, kernel: tuple[int, int] = (3, 11), variance: tu
 
 def difference(spoof: Tensor, bonafide: Tensor, spec: TruthSpec) -> Tensor:
     """The continuous truth D from magnitudes. Shape: `(B, F, T)` twice -> `(B, F, T)`, non-negative."""
+    return signed_difference(spoof, bonafide, spec).abs()
+
+
+def signed_difference(spoof: Tensor, bonafide: Tensor, spec: TruthSpec) -> Tensor:
+    """D without its absolute value: above 0 where the vocoder added energy (smoothed, for `eq2`), below where it is gone.
+
+    Shape: `(B, F, T)` twice -> `(B, F, T)`. Of `eq1` and `eq2` at least -1: no more can be missing than there was.
+    """
     if spoof.shape != bonafide.shape:
         raise XaibenchError(f"a pair must agree in shape, got {tuple(spoof.shape)} and {tuple(bonafide.shape)}")
     if spec.name == SEGMENTS:
         raise XaibenchError("the truth `segments` comes from labels, not from a pair: see xaibench.segments.segment_truth")
     if spec.name == "log-difference":
-        return ((spoof + spec.epsilon).log() - (bonafide + spec.epsilon).log()).abs()
+        return (spoof + spec.epsilon).log() - (bonafide + spec.epsilon).log()
     if spec.name == "eq2":
         spoof = smooth(spoof, kernel=spec.kernel, variance=spec.variance)
         bonafide = smooth(bonafide, kernel=spec.kernel, variance=spec.variance)
-    return (spoof - bonafide).abs() / (bonafide + spec.epsilon)
+    return (spoof - bonafide) / (bonafide + spec.epsilon)
 
 
 def top_share(values: Tensor, valid: Tensor, share: float) -> Tensor:
@@ -124,9 +135,28 @@ def truth(spoof: Tensor, bonafide: Tensor, *, grid: Grid, band: tuple[float, flo
     """
     if spoof.shape != bonafide.shape:
         raise XaibenchError(f"a pair must agree in length, got {tuple(spoof.shape)} and {tuple(bonafide.shape)} samples")
-    values = difference(grid.stft(spoof).abs(), grid.stft(bonafide).abs(), spec)
+    values = signed_difference(grid.stft(spoof).abs(), grid.stft(bonafide).abs(), spec)
     inside = torch.from_numpy(np.asarray(grid.band(*band))).to(values.device)
     valid = inside[:, None].expand(values.shape[1:]).contiguous()
     values = values * valid
+    added, values = values > 0, values.abs()
     region = top_share(values, valid, spec.share) & (values > 0)
-    return Truth(values=values, region=region, valid=valid, name=spec.name)
+    return Truth(values=values, region=region, valid=valid, name=spec.name, added=added)
+
+
+def half(truth: Truth, which: str) -> Tensor:
+    """The cells of the region where the vocoder "added" energy, or where energy is "missing". Shape: `(B, F, T)` bool.
+
+    Raises Unsupported for a truth that has no sign.
+
+    >>> region = torch.tensor([[[True, True, False]]])
+    >>> t = Truth(region.float(), region, region[0], "eq2", added=torch.tensor([[[True, False, True]]]))
+    >>> half(t, "added").tolist(), half(t, "missing").tolist()
+    ([[[True, False, False]]], [[[False, True, False]]])
+    """
+    if which not in HALVES:
+        raise XaibenchError(f"the halves of a truth are {' and '.join(HALVES)}, got {which!r}")
+    if truth.added is None:
+        why = "comes from labels" if truth.name == SEGMENTS else "lies on other axes than the pairs were compared on"
+        raise Unsupported(f"the truth {truth.name!r} has no sign, it {why}: it cannot tell added from missing energy")
+    return truth.region & (truth.added if which == "added" else ~truth.added)

@@ -127,6 +127,8 @@ class Truth:
     valid:  `(F, T)` bool, the cells anyone may look at.
     name:   which definition ("eq2", "eq1", "log-difference", "segments").
     resolves: which axes it tells apart; a truth of time segments says nothing of frequency.
+    added:  `(B, F, T)` bool, where the vocoded speech has more energy than the bona fide; None for a truth without sign
+            (segments, or averaged onto other axes).
     """
 
     values: Tensor
@@ -134,6 +136,7 @@ class Truth:
     valid: Tensor
     name: str
     resolves: frozenset[str] = frozenset({"frequency", "time"})
+    added: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

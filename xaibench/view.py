@@ -157,7 +157,8 @@ class View:
         at = [int(i) for i in index]
         truth = self.truth
         if truth is not None:
-            truth = replace(truth, values=truth.values[at], region=truth.region[at])
+            added = None if truth.added is None else truth.added[at]
+            truth = replace(truth, values=truth.values[at], region=truth.region[at], added=added)
         # Fewer dimensions than the inputs: the first one is not the batch, whatever its length.
         own = {n for n, t in self.fills.items() if t.ndim == self.inputs.ndim and len(t) == len(self)}
         fills = {n: t[at] if n in own else t for n, t in self.fills.items()}

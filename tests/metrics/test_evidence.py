@@ -6,39 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from toys import BAND, GRID, N_SAMPLES, SHAPE, ConvCM, LinearCM, truth_of, view_of
+from asking import ALL, COUNT, FRACTIONS, VALID, every_fill, evidence, noise, recorded
+from toys import SHAPE, ConvCM, LinearCM, view_of
 from twins import faithfulness as twin
 
 from xaibench.errors import Unsupported, XaibenchError
 from xaibench.metrics import faithfulness as ours
-from xaibench.metrics.evidence import Evidence, Probe
-from xaibench.types import Attribution
+from xaibench.metrics.evidence import Probe
 
-COUNT = 3
-FRACTIONS = (0.05, 0.2, 0.5, 0.9)
-FILLS = ("silence", "mean", "twin")
-ALL = torch.ones(SHAPE, dtype=torch.bool)
-VALID = torch.from_numpy(GRID.band(*BAND))[:, None].expand(SHAPE).contiguous()
-
-every_fill = pytest.mark.parametrize("fill", FILLS)
 every_direction = pytest.mark.parametrize("direction", ["deletion", "insertion"])
-
-
-class Recorder(nn.Module):
-    """Keeps every input that reaches a countermeasure."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.inputs = model, []
-
-    def forward(self, inputs):
-        self.inputs.append(inputs.clone())
-        return self.model(inputs)
-
-    @property
-    def utterances(self) -> int:
-        return sum(len(x) for x in self.inputs)
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +25,6 @@ def linear():
 @pytest.fixture(scope="module")
 def view(linear):
     return view_of(linear, COUNT)
-
-
-def noise(count=COUNT, seed=0):
-    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
-
-
-def evidence(view, values, *, valid=VALID, fractions=FRACTIONS):
-    attribution = Attribution(values, GRID.frequency, GRID.time(N_SAMPLES))
-    return Evidence(attribution, values, truth_of(len(view)), Probe(view, valid, fractions))
-
-
-def recorded(view, **changes):
-    recorder = Recorder(view.model)
-    return recorder, replace(view, model=recorder, **changes)
 
 
 def top(values, count):

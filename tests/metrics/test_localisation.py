@@ -12,11 +12,21 @@ from twins import localisation as twin
 
 from xaibench.errors import XaibenchError
 from xaibench.metrics import localisation as ours
+from xaibench.metrics.ranking import Ranking
 
 iou = partial(ours.intersection_over_union, share=0.3)
+AT = {
+    "iou": (iou, twin.jaccard),
+    "dice": (partial(ours.dice, share=0.3), twin.dice),
+    "precision": (partial(ours.precision, share=0.3), twin.precision),
+    "recall": (partial(ours.recall, share=0.3), twin.recall),
+    "concept": (partial(ours.concept_influence, share=0.3), twin.concept_influence),
+}
+top = partial(ours.top_k_intersection, count=4)
 RANK_SCORES = {
     "rank": ours.relevance_rank_accuracy,
-    "iou": iou,
+    **{name: score for name, (score, _) in AT.items()},
+    "top": top,
     "auc": ours.roc_auc,
     "ap": ours.average_precision,
     "pointing": ours.pointing_game,
@@ -53,6 +63,12 @@ VALID = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 0]], dtype=torch.bool)
     [
         (ours.relevance_rank_accuracy, 2 / 3),  # 9 and 4 among 9 7 4
         (partial(ours.intersection_over_union, share=0.25), 1 / 4),  # {9, 7} and three cells: 1 shared of 4
+        (partial(ours.dice, share=0.25), 2 / 5),
+        (partial(ours.precision, share=0.25), 1 / 2),
+        (partial(ours.recall, share=0.25), 1 / 3),
+        (partial(ours.concept_influence, share=0.25), (1 / 2) / (3 / 8)),
+        (partial(ours.top_k_intersection, count=3), 2 / 3),
+        (ours.top_k_intersection, 3 / 8),  # 1000 are more than there are
         (ours.relevance_mass_accuracy, 13 / 23),  # (9 + 4 + 0) / (9 + 2 + 4 + 1 + 7)
         (ours.roc_auc, (5 + 4 + 2) / 15),  # cells outside beaten by 9, by 4 and by 0, of 3 x 5 pairs
         (ours.average_precision, (1 / 1 + 2 / 3 + 3 / 6) / 3),
@@ -70,9 +86,11 @@ def test_golden(score, expected):
 @settings(max_examples=30)
 def test_identity_the_region_itself_is_perfect(score, case):
     _, region, valid = case
-    if score is iou:
-        score = partial(ours.intersection_over_union, share=int((region[0] & valid).sum()) / int(valid.sum()))
-    assert score(region.float(), region, valid).item() == pytest.approx(1.0, abs=1e-12)
+    size, cells = int((region[0] & valid).sum()), int(valid.sum())
+    if isinstance(score, partial):
+        score = partial(score.func, count=size) if score is top else partial(score.func, share=size / cells)
+    best = cells / size if getattr(score, "func", None) is ours.concept_influence else 1.0
+    assert score(region.float(), region, valid).item() == pytest.approx(best, abs=1e-12)
 
 
 @every_score
@@ -120,9 +138,48 @@ def test_invalid_arguments_are_named(score, change, message):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.5])
-def test_iou_wants_a_share_of_at_least_one_cell(share):
+@pytest.mark.parametrize("name", AT)
+def test_a_share_is_at_least_one_cell_and_at_most_all(name, share):
     with pytest.raises(XaibenchError, match="expected 1 to 8"):
-        ours.intersection_over_union(ATTRIBUTION, REGION, VALID, share=share)
+        AT[name][0](ATTRIBUTION, REGION, VALID, share=share)
+
+
+def test_the_top_k_are_at_least_one():
+    with pytest.raises(XaibenchError, match="the top 0 cells are none"):
+        ours.top_k_intersection(ATTRIBUTION, REGION, VALID, count=0)
+
+
+@every_score
+def test_a_ranking_stands_for_its_attribution(score):
+    ranking = Ranking(ATTRIBUTION, VALID)
+    for _ in range(2):  # asked twice, answered alike
+        for region in (REGION, ~REGION):
+            assert score(ranking, region).item() == score(ATTRIBUTION, region, VALID).item()
+    with pytest.raises(XaibenchError, match=r"bool region of shape \(1, 2, 5\), got torch.bool \(1, 5, 2\)"):
+        score(ranking, REGION.mT)
+
+
+@given(cases())
+@settings(max_examples=60)
+def test_at_the_size_of_the_region_the_four_scores_are_one(case):
+    values, region, valid = case
+    assume(values[0][valid].any())
+    share = int((region[0] & valid).sum()) / int(valid.sum())
+    x = ours.relevance_rank_accuracy(*case).item()
+    for score in (ours.precision, ours.recall, ours.dice):
+        assert score(*case, share=share).item() == pytest.approx(x, abs=1e-12)
+    assert ours.intersection_over_union(*case, share=share).item() == pytest.approx(x / (2 - x), abs=1e-12)
+
+
+@given(case=cases(), share=st.floats(0.35, 1.0))
+@settings(max_examples=60)
+def test_dice_is_the_harmonic_mean_of_precision_and_recall_and_iou_follows_from_it(case, share):
+    values, _, valid = case
+    assume(values[0][valid].any())
+    scores = (ours.precision, ours.recall, ours.dice, ours.intersection_over_union)
+    p, r, d, j = (score(*case, share=share).item() for score in scores)
+    assert d == pytest.approx(2 * p * r / (p + r) if p else 0.0, abs=1e-12)
+    assert j == pytest.approx(d / (2 - d), abs=1e-12)
 
 
 @every_score
@@ -142,6 +199,10 @@ def test_a_constant_map_is_chance(value):
     assert ours.roc_auc(values, REGION, VALID).item() == 0.5
     assert ours.pointing_game(values, REGION, VALID).item() == 3 / 8
     assert ours.intersection_over_union(values, REGION, VALID, share=0.25).item() == 0.75 / (2 + 3 - 0.75)
+    assert ours.precision(values, REGION, VALID, share=0.25).item() == 3 / 8
+    assert ours.recall(values, REGION, VALID, share=0.25).item() == 1 / 4
+    assert ours.dice(values, REGION, VALID, share=0.25).item() == pytest.approx(2 * 0.75 / 5)
+    assert ours.concept_influence(values, REGION, VALID, share=0.25).item() == pytest.approx(1)
     if value > 0:
         assert ours.relevance_mass_accuracy(values, REGION, VALID).item() == pytest.approx(3 / 8, abs=1e-7)
 
@@ -159,11 +220,11 @@ def test_without_ties_every_score_is_its_twin(case):
     order = next(twin.orders(numbers, valid.numpy()))
     inside, allowed = region[0].numpy(), valid.numpy()
     count = round(0.3 * int(valid.sum()))
-    hits = twin.intersection(order, inside, count)
-    size = int((inside & allowed).sum())
     close = partial(pytest.approx, abs=1e-9)
     assert ours.relevance_rank_accuracy(*case).item() == close(twin.rank_accuracy(order, inside))
-    assert iou(*case).item() == close(hits / (count + size - hits))
+    for score, reference in AT.values():
+        assert score(*case).item() == close(reference(order, inside, count))
+    assert top(*case).item() == close(twin.precision(order, inside, 4))
     assert ours.average_precision(*case).item() == close(twin.average_precision(order, inside))
     assert ours.pointing_game(*case).item() == close(twin.pointing_game(order, inside))
     assert ours.roc_auc(*case).item() == close(twin.roc_auc(numbers, inside, allowed))
@@ -195,9 +256,21 @@ def test_a_tied_map_scores_the_mean_over_all_orders_of_its_ties(numbers, inside)
     }
     for score, mean in expected.items():
         assert score(*case).item() == pytest.approx(mean, abs=1e-12), score.__name__
+    for name, (score, reference) in AT.items():
+        result, mean = score(*case, share=1 / 3).item(), np.mean([reference(o, region, 2) for o in listed])
+        if name != "iou":  # linear in the intersection
+            assert result == pytest.approx(mean, abs=1e-12), name
     hits = np.mean([twin.intersection(o, region, 2) for o in listed])
-    result = ours.intersection_over_union(*case, share=1 / 3)
-    assert result.item() == pytest.approx(hits / (2 + region.sum() - hits), abs=1e-12)
+    result = ours.intersection_over_union(*case, share=1 / 3).item()
+    assert result == pytest.approx(hits / (2 + region.sum() - hits), abs=1e-12)
+    assert result <= np.mean([twin.jaccard(o, region, 2) for o in listed]) + 1e-12
+
+
+def test_under_ties_iou_is_less_than_the_expected_one():
+    case = torch.ones(1, 1, 4), torch.tensor([[[True, True, False, False]]])
+    # two of four cells: both, one and none right with probability 1/6, 4/6 and 1/6
+    assert ours.intersection_over_union(*case, share=0.5).item() == pytest.approx(1 / 3)
+    assert 1 / 3 < 1 / 6 * 1 + 4 / 6 * 1 / 3
 
 
 def test_a_tied_map_scores_the_mean_over_random_tie_breaks():

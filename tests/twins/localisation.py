@@ -58,6 +58,35 @@ def intersection(order: list[Cell], region: np.ndarray, count: int) -> int:
     return len(set(order[:count]) & {cell for cell in order if region[cell]})
 
 
+def precision(order: list[Cell], region: np.ndarray, count: int) -> float:
+    """Of the cells named, those that are right."""
+    return sum(1 for cell in order[:count] if region[cell]) / len(order[:count])
+
+
+def recall(order: list[Cell], region: np.ndarray, count: int) -> float:
+    """Of the cells that are right, those named."""
+    right = [cell for cell in order if region[cell]]
+    return sum(1 for cell in right if cell in order[:count]) / len(right)
+
+
+def dice(order: list[Cell], region: np.ndarray, count: int) -> float:
+    """Dice 1945: twice the common ones over the sum of both."""
+    named, right = set(order[:count]), {cell for cell in order if region[cell]}
+    return 2 * len(named & right) / (len(named) + len(right))
+
+
+def jaccard(order: list[Cell], region: np.ndarray, count: int) -> float:
+    """Jaccard 1912: the common ones over all."""
+    named, right = set(order[:count]), {cell for cell in order if region[cell]}
+    return len(named & right) / len(named | right)
+
+
+def concept_influence(order: list[Cell], region: np.ndarray, count: int) -> float:
+    """Theiner et al. 2022: the concept's share of the cells named over its share of all cells."""
+    named, everywhere = [region[cell] for cell in order[:count]], [region[cell] for cell in order]
+    return (sum(named) / len(named)) / (sum(everywhere) / len(everywhere))
+
+
 def average_precision(order: list[Cell], region: np.ndarray) -> float:
     """The precision at the rank of every cell of the region, averaged over those cells."""
     hits, precisions = 0, []

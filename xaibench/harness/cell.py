@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.harness.again import asker
 from xaibench.harness.guard import guarded
 from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.workbench import Prepared, Workbench
@@ -112,7 +113,10 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
         # One utterance at a time, to find out whose fault it is. Not within the except block: the exception holds the
         # batch's tensors, and after running out of memory they must be gone first.
         return _merge([run_chunk(bench, single, run) for single in _singles(chunk)])
-    evidence = Evidence(attribution=made.on_grid, on_view=made.on_view, truth=prepared.truth, probe=prepared.probe)
+    evidence = Evidence(
+        attribution=made.on_grid, on_view=made.on_view, truth=prepared.truth, probe=prepared.probe,
+        again=asker(bench, chunk, prepared, explain),
+    )  # fmt: skip
     rows, errors = [], []
     for name in chunk.metrics:
         metric = bench.metric(name)
@@ -179,7 +183,10 @@ def _why_undefined(made: Explained, prepared: Prepared, index: int) -> str:
         return "the twins do not differ, so there is no truth to find"
     if "frequency" not in prepared.truth.resolves and region.any(0).all():
         return "every frame is spoofed, so there is nothing to tell apart"
-    return "the metric has no value for this map (drop: the countermeasure hardly tells this pair apart)"
+    return (
+        "the metric has no value for this map (drop, completeness: the scores hardly differ; -added, -missing: the region has "
+        "no cell of that sign; efficient-mprt: a map of one value)"
+    )
 
 
 def _cells(chunk: Chunk) -> list[tuple[int, str]]:

@@ -18,7 +18,9 @@ def private_tensors(view: View) -> View:
     def copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
         return None if tensor is None else tensor.clone()
 
-    truth = view.truth and replace(view.truth, values=view.truth.values.clone(), region=view.truth.region.clone())
+    truth = view.truth and replace(
+        view.truth, values=view.truth.values.clone(), region=view.truth.region.clone(), added=copy(view.truth.added)
+    )
     return replace(
         view, inputs=view.inputs.clone(), fills={n: t.clone() for n, t in view.fills.items()},
         references=view.references.clone(), energy=copy(view.energy), prior=copy(view.prior), truth=truth,

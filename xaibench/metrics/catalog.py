@@ -4,8 +4,13 @@
 
 localisation   does the attribution find the cells the vocoder changed? Needs the truth and no forward pass. Names that
                end in `-time`, and `frame-eer`, ask for the frames only: of maps that resolve time but not frequency, and
-               of truths that are segments of partially spoofed speech.
+               of truths that are segments of partially spoofed speech. `-frequency` asks for the frequencies only,
+               `-added` and `-missing` for one sign of the difference; `@5` cuts at 5 % of the valid cells.
 faithfulness   does the countermeasure use the cells the attribution names? Needs forward passes and no truth.
+stability      does the map stay when the recording changes inaudibly, or through a codec? Explains again.
+complexity     over how many cells does it spread? Needs neither truth nor countermeasure.
+sanity         does it depend on the learned parameters, and on the class it explains? Explains again.
+axioms         does it keep promises: a sum that is complete, no change where nothing changes?
 
 A method can be good at one and bad at the other: a faithful map of a countermeasure that looks elsewhere misses the
 vocoder's traces, and a perfect map of the vocoder's traces says nothing about the countermeasure. Report both, beside
@@ -13,7 +18,8 @@ the controls (`random`, `energy`, `inverse-energy`, `oracle` ...).
 
 Names end in what stands where cells were removed: `-silence` (zero energy), `-mean` (the training mean of that
 frequency), `-twin` (the bona fide half of the pair: takes away the artefact and leaves speech). Log-odds unless the name
-says `-probability`. `chance` is the expected value of a random map where the truth's region is 5 % of the valid cells.
+says `-probability`; `average-*` and `fid-in-*` are of the probability or the decision only. `chance` is the expected value
+of a random map where the truth's region is 5 % of the valid cells.
 
 Importing this module does not import torch; the functions are looked up when first called.
 """
@@ -45,7 +51,7 @@ METRICS: dict[str, Metric] = {
 #: The presets of the command line. `quick` asks 3 fills one question each, and only the twin for whole curves; `full` leaves
 #: out what explains every utterance again and again (stability, sanity, input invariance): `--metrics all` has it.
 QUICK = (
-    "rank-accuracy", "iou", "mass-accuracy", "roc-auc", "average-precision", "pointing-game",
+    "rank-accuracy", "iou@5", "mass-accuracy", "roc-auc", "average-precision", "pointing-game",
     "rank-accuracy-time", "roc-auc-time",
     "drop-twin", "drop-mean", "drop-silence",
     "deletion-twin", "insertion-twin", "deletion-twin-probability", "insertion-twin-probability",

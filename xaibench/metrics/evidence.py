@@ -1,154 +1,27 @@
 """What a metric may look at: an attribution, the truth, and the countermeasure's answers to masked inputs.
 
-A `Probe` belongs to one `View` (one countermeasure, one batch) and keeps every answer that no attribution can change:
-the score of the utterances themselves, of their bona fide twins, and of the utterances with every valid cell filled. An
-`Evidence` belongs to one attribution of that batch and keeps the answers its cell order led to, so that two metrics that
-ask the same question cost one forward pass.
+An `Evidence` belongs to one attribution of a batch and keeps the answers its cells led to, so that two metrics that ask
+the same question cost one forward pass. What no attribution can change its `Probe` keeps, for all of them.
 
-**deletion** puts the fill in place of the top share of the valid cells; **insertion** keeps the top share and fills all
-other valid cells. Cells outside `valid` are never touched, by either. The top share of n valid cells is their
-`round(share * n)` largest; tied cells stand in a random order drawn once per utterance, the same for every attributor.
-A map that is zero on all valid cells has no order: its curve is NaN.
-
-Shapes: values `(B, F, T)` on the view's axes, answers `(B,)` float64, spoof log-odds (natural logarithm), higher = more
-spoofed. Reference: Petsiuk, Das, Saenko, "RISE", BMVC 2018, arXiv 1806.07421.
+A map that is zero on all valid cells has no order: its answers are NaN. Shapes as in `xaibench.metrics.probe`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from xaibench.errors import XaibenchError
+from xaibench.metrics.probe import Curve as Curve
+from xaibench.metrics.probe import Probe as Probe
 from xaibench.types import Attribution, Truth
-from xaibench.view import View, derive_seed
 
-DIRECTIONS = ("deletion", "insertion")
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Spoof log-odds `(B, S)` after each of S rising fractions `(S,)` of the valid cells, from 0 to 1."""
-
-    fractions: Tensor
-    log_odds: Tensor
-
-    @property
-    def probability(self) -> Tensor:
-        """The probability of spoof `(B, S)`: for two classes the softmax that RISE and Quantus read."""
-        return self.log_odds.sigmoid()
-
-
-class Probe:
-    """A view, the cells that may be filled and the shares to fill them by, with the answers no attribution changes.
-
-    view:      the batch; `valid` and all maps are on its axes.
-    valid:     `(F, T)` bool.
-    fractions: the interior points of curves, rising in ]0, 1[; 0 and 1 are always added.
-
-    Raises XaibenchError for a `valid` of another shape or without a cell, and for fractions that are not as said.
-    """
-
-    def __init__(self, view: View, valid: Tensor, fractions: Sequence[float]) -> None:
-        if valid.dtype != torch.bool or tuple(valid.shape) != view.shape or not bool(valid.any()):
-            raise XaibenchError(
-                f"valid must be bool, of the view's shape {view.shape} and hold at least one cell; got {valid.dtype} "
-                f"{tuple(valid.shape)} with {int(valid.sum())} (is it on the grid's axes instead of the view's?)"
-            )
-        points = [0.0, *fractions, 1.0]
-        if not all(low < high for low, high in pairwise(points)):
-            raise XaibenchError(f"fractions must rise strictly between 0 and 1, got {tuple(fractions)}")
-        self.view = view
-        self.valid = valid.to(view.device)
-        self.fractions = tuple(points)
-        self.cells = int(valid.sum())
-        self._filled: dict[str, Tensor] = {}
-
-    @cached_property
-    def untouched(self) -> Tensor:
-        """Spoof log-odds of the vocoded utterances. Shape: `(B,)`."""
-        return self.view.score(self.view.inputs).double()
-
-    @cached_property
-    def bonafide(self) -> Tensor:
-        """Spoof log-odds of their bona fide twins. Shape: `(B,)`. Raises Unsupported on a view without twins."""
-        return self.view.score(self.view.fill("twin")).double()
-
-    @cached_property
-    def gap(self) -> Tensor:
-        """How much more spoofed the vocoded half of each pair looks. Shape: `(B,)`; negative where the CM errs."""
-        return self.untouched - self.bonafide
-
-    def filled(self, fill: str) -> Tensor:
-        """Spoof log-odds with every valid cell filled. Shape: `(B,)`. Raises Unsupported for a fill the view lacks."""
-        if fill not in self._filled:
-            keep = (~self.valid).expand(len(self.view), 1, -1, -1)
-            self._filled[fill] = self.view.score(self.view.filled(keep, fill)).double()
-        return self._filled[fill]
-
-    @cached_property
-    def _shuffles(self) -> Tensor:
-        """The random order `(B, cells)` that breaks ties, fixed by the utterance's id alone."""
-        seeds = [derive_seed(0, "ties", name) for name in self.view.ids]
-        orders = [torch.randperm(self.cells, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        return torch.stack(orders).to(self.view.device)
-
-    def ranks(self, values: Tensor) -> Tensor:
-        """The rank of every valid cell, 0 = largest; the number of valid cells outside. Shape: `(B, F, T)` long.
-
-        Raises XaibenchError for values of another shape, or a NaN or infinite one.
-        """
-        if tuple(values.shape) != (len(self.view), *self.view.shape):
-            raise XaibenchError(
-                f"expected values on the view's axes {(len(self.view), *self.view.shape)}, got {tuple(values.shape)}; "
-                "the attribution on the grid is not always on the view's axes"
-            )
-        if not bool(torch.isfinite(values).all()):
-            raise XaibenchError(f"the attribution has {int((~torch.isfinite(values)).sum())} NaN or infinite cells")
-        cells = self.valid.flatten().nonzero()[:, 0]
-        shuffled = values.flatten(1)[:, cells].gather(1, self._shuffles)
-        order = self._shuffles.gather(1, shuffled.argsort(dim=1, descending=True, stable=True))
-        ranks = torch.full_like(values.flatten(1), self.cells, dtype=torch.long)
-        positions = torch.arange(self.cells, device=values.device).expand_as(order)
-        return ranks.scatter_(1, cells[order], positions).view_as(values)
-
-    def count(self, fraction: float) -> int:
-        """The number of cells in a share of the valid ones; the same rounding as the truth's region."""
-        return round(fraction * self.cells)
-
-    def answers(self, ranks: Tensor, direction: str, fill: str, counts: Sequence[int]) -> dict[int, Tensor]:
-        """Spoof log-odds `(B,)` for each number of top cells deleted or inserted.
-
-        At most `view.batch_size` masked inputs exist at a time, or one an utterance where the batch is larger.
-        """
-        if direction not in DIRECTIONS:
-            raise XaibenchError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
-        whole, none = (0, self.cells) if direction == "deletion" else (self.cells, 0)
-        known: dict[int, Tensor] = {}
-        if whole in counts:
-            known[whole] = self.untouched
-        if none in counts:
-            known[none] = self.filled(fill)
-        missing = sorted(set(counts) - set(known))
-        together = max(1, self.view.batch_size // len(self.view))
-        for start in range(0, len(missing), together):
-            part = missing[start : start + together]
-            top = ranks.unsqueeze(1) < torch.tensor(part, device=ranks.device)[None, :, None, None]
-            keep = ~top if direction == "deletion" else top | ~self.valid
-            scores = self.view.score(self.view.filled(keep, fill)).double()
-            known.update(zip(part, scores.view(len(self.view), len(part)).unbind(1), strict=True))
-        return known
-
-    def curve(self, values: Tensor, direction: str, fill: str) -> Curve:
-        """Delete or insert along one order of cells. Shape: values `(B, F, T)` -> a curve of `(B, len(fractions))`."""
-        counts = [self.count(f) for f in self.fractions]
-        known = self.answers(self.ranks(values), direction, fill, counts)
-        return Curve(torch.tensor(self.fractions, dtype=torch.float64), torch.stack([known[n] for n in counts], 1))
+if TYPE_CHECKING:
+    from xaibench.metrics.again import Again
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,30 +32,45 @@ class Evidence:
     on_view:     the same on the view's axes `(B, F, T)`, for masking the countermeasure's input.
     truth:       of the batch, on the grid.
     probe:       of the view.
+    again:       a change (`xaibench.metrics.again`) -> the same method's maps under it; None where only the map is known.
     """
 
     attribution: Attribution
     on_view: Tensor
     truth: Truth
     probe: Probe
+    again: Callable[[str], Again] | None = None
     _known: dict[tuple[str, str], dict[int, Tensor]] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _ranks(self) -> Tensor:
         return self.probe.ranks(self.on_view)
 
     @cached_property
-    def _undefined(self) -> Tensor:
+    def undefined(self) -> Tensor:
         """0 for a map with an order, NaN for one that is zero on all valid cells. Shape: `(B,)`."""
         spoken = (self.on_view != 0) & self.probe.valid
         return torch.where(spoken.flatten(1).any(1), 0.0, torch.nan).double()
+
+    def kept(self, what: str, fill: str, ask: Callable[[], Tensor]) -> Tensor:
+        """The answer kept under these two names; asked for the first time if need be."""
+        if (what, fill) not in self._kept:
+            self._kept[what, fill] = ask()
+        return self._kept[what, fill]
+
+    @cached_property
+    def region_sums(self) -> Tensor:
+        """The sum of the map over the valid cells of every region. Shape: `(B, R)` float64. Raises as `Probe.check`."""
+        self.probe.check(self.on_view)
+        return self.probe.regions.sums(self.on_view)
 
     def _answers(self, direction: str, fill: str, counts: Sequence[int]) -> list[Tensor]:
         known = self._known.setdefault((direction, fill), {})
         missing = [n for n in counts if n not in known]
         if missing:
             known.update(self.probe.answers(self._ranks, direction, fill, missing))
-        return [known[n] + self._undefined for n in counts]
+        return [known[n] + self.undefined for n in counts]
 
     def curve(self, direction: str, fill: str, fractions: Sequence[float] | None = None) -> Curve:
         """The deletion or insertion curve at the probe's fractions, or at others. Forward passes are never repeated."""
@@ -196,3 +84,22 @@ class Evidence:
         One forward pass an utterance, shared with the deletion curve whichever is asked first.
         """
         return self.probe.untouched - self._answers("deletion", fill, [self.probe.count(share)])[0]
+
+    def region_curve(self, fill: str, fractions: Sequence[float]) -> Curve:
+        """Spoof log-odds with the regions of the largest sums filled: whole regions, but their valid cells only.
+
+        fractions: shares of the regions, the first one 0; every other is one region at least. Shares that round to one
+        number of regions are one question.
+        """
+        count = self.probe.regions.count
+        counts = [max(1, round(share * count)) if share else 0 for share in fractions]
+        asked = torch.tensor(sorted(set(counts) - {0}), device=self.on_view.device)
+
+        def ask() -> Tensor:
+            ranks = self.probe.region_ranks(self.region_sums).unsqueeze(1)
+            return self.probe.ask(lambda part: ~self.probe.regions.mask(ranks < asked[part, None]), len(asked), fill)
+
+        answers = self.kept(f"regions {asked.tolist()}", fill, ask)
+        every = torch.cat([self.probe.untouched[:, None], answers], dim=1)
+        at = torch.searchsorted(asked, torch.tensor(counts, device=asked.device), right=True)
+        return Curve(torch.tensor(tuple(fractions), dtype=torch.float64), every[:, at] + self.undefined[:, None])

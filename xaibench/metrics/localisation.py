@@ -2,19 +2,27 @@
 
 Every function takes `(attribution (B, F, T) float, region (B, F, T) bool, valid (F, T) bool or None)` and returns
 `(B,)` float64; positive attribution speaks for spoof, and the largest values come first, signs included. Only valid
-cells count, of the attribution and of the region alike.
+cells count, of the attribution and of the region alike. In place of the attribution stands its `Ranking`, with the valid
+cells in it, where several functions ask about the same maps: they are sorted once.
 
 Ties. Cells of equal value are taken to stand in random order, and the *expected* score over all such orders is
 returned, in closed form. A constant map therefore scores exactly what chance does, and cell order in memory never
-matters. (Breaking ties by index, as `numpy.argsort` does, gives a constant map any score between 0 and 1.)
+matters. (Breaking ties by index, as `numpy.argsort` does, gives a constant map any score between 0 and 1.) One score is
+not an expectation: `intersection_over_union`, which is not linear in the intersection I and takes its expected value
+in the formula. Precision, recall and Dice are linear in I, the sizes of both sets being fixed.
 
 Undefined, NaN: a map that is zero on all valid cells (the method said nothing), and an empty region. An attribution
 with a NaN or infinite cell raises XaibenchError.
 
+Scores *at a share s* compare the region with the top `k = round(s * valid)` cells. At the region's own size all four are
+one number in different clothes: precision = recall = Dice = rank accuracy = x, and IoU = x / (2 - x).
+
 References: Arras, Osman, Samek, "CLEVR-XAI", Information Fusion 81 (2022), arXiv 2003.07258, for rank and mass
 accuracy; Zhang et al., "Top-down neural attention by excitation backprop", IJCV 126 (2018), for the pointing game;
 Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 27 (2006); McSherry, Najork, "Computing
-information retrieval performance measures efficiently in the presence of tied scores", ECIR 2008.
+information retrieval performance measures efficiently in the presence of tied scores", ECIR 2008; Theiner,
+Mueller-Budack, Ewerth, "Interpretable semantic photo geolocation", WACV 2022, arXiv 2104.14995, for the top-k
+intersection and concept influence.
 """
 
 from __future__ import annotations
@@ -23,43 +31,119 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import XaibenchError
+from xaibench.metrics.ranking import Ranking
 
 
-def relevance_rank_accuracy(attribution: Tensor, region: Tensor, valid: Tensor | None = None) -> Tensor:
+def relevance_rank_accuracy(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
     """Share of the region among the `|region|` largest cells (CLEVR-XAI). Shape: `(B,)` in [0, 1], higher is better.
 
     >>> region = torch.tensor([[[True, True, False, False]]])
     >>> relevance_rank_accuracy(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region).item()
     0.5
     """
-    values, inside = _valid_cells(attribution, region, valid)
-    size = inside.sum(1)
-    return _expected_hits(values, inside, size) / size + _silent(values)
+    ranking = ranked(attribution, region, valid)
+    size = ranking.inside(region).sum(1)
+    return ranking.hits(region, size) / size + ranking.silent
+
+
+def precision(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None, *, share: float = 0.05) -> Tensor:
+    """Share of the region among the top `k = round(share * valid)` cells, `I / k` (van Rijsbergen 1979, chapter 7).
+
+    Shape: `(B,)` in [0, 1], higher is better; at most `|region| / k`. Ties: the expected value. Raises XaibenchError when
+    `share` is less than one cell.
+
+    >>> region = torch.tensor([[[True, True, False, False]]])
+    >>> precision(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region, share=0.25).item()
+    1.0
+    """
+    hits, count, _ = _at(attribution, region, valid, share)
+    return hits / count
+
+
+def recall(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None, *, share: float = 0.05) -> Tensor:
+    """Share of the region that lies among the top `k = round(share * valid)` cells, `I / |region|`.
+
+    Shape: `(B,)` in [0, 1], higher is better; at most `k / |region|`. Ties: the expected value. Raises XaibenchError when
+    `share` is less than one cell.
+
+    >>> region = torch.tensor([[[True, True, False, False]]])
+    >>> recall(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region, share=0.25).item()
+    0.5
+    """
+    hits, _, size = _at(attribution, region, valid, share)
+    return hits / size
+
+
+def dice(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None, *, share: float = 0.05) -> Tensor:
+    """Overlap of the region and the top `k = round(share * valid)` cells, `2 I / (k + |region|)` (Dice, Ecology 26, 1945).
+
+    The harmonic mean of precision and recall. Shape: `(B,)` in [0, 1], higher is better. Ties: the expected value. Raises
+    XaibenchError when `share` is less than one cell.
+
+    >>> region = torch.tensor([[[True, True, False, False]]])
+    >>> dice(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region, share=0.5).item()
+    0.5
+    """
+    hits, count, size = _at(attribution, region, valid, share)
+    return 2 * hits / (count + size)
 
 
 def intersection_over_union(
-    attribution: Tensor, region: Tensor, valid: Tensor | None = None, *, share: float = 0.05
+    attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None, *, share: float = 0.05
 ) -> Tensor:
-    """Intersection over union of the region and the attribution's `round(share * valid)` largest cells.
+    """Intersection over union of the region and the attribution's top `k = round(share * valid)` cells.
 
-    Jaccard (New Phytologist 11, 1912). With ties at the cut-off, of the expected intersection I: `I / (k + |region| - I)`.
+    Jaccard (New Phytologist 11, 1912): `I / (k + |region| - I)`. With ties at the cut-off I is the expected intersection;
+    the score is then at most the expected one, as the ratio is convex in I, and exact where no tie crosses the cut-off.
     Shape: `(B,)` in [0, 1], higher is better. Raises XaibenchError when `share` is less than one cell.
 
     >>> region = torch.tensor([[[True, True, False, False]]])
     >>> intersection_over_union(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region, share=0.5).item()
     0.3333333333333333
     """
-    values, inside = _valid_cells(attribution, region, valid)
-    cells = values.shape[1]
-    count = round(share * cells)
-    if not 1 <= count <= cells:
-        raise XaibenchError(f"a share of {share} of {cells} valid cells is {count} cells; expected 1 to {cells}")
-    size = inside.sum(1)
-    hits = _expected_hits(values, inside, torch.full_like(size, count))
-    return hits / (count + size - hits) + _silent(values) + _unless(size > 0)
+    hits, count, size = _at(attribution, region, valid, share)
+    return hits / (count + size - hits)
 
 
-def relevance_mass_accuracy(attribution: Tensor, region: Tensor, valid: Tensor | None = None) -> Tensor:
+def top_k_intersection(
+    attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None, *, count: int = 1000
+) -> Tensor:
+    """Share of the region among the `count` largest cells, or among all where there are fewer (Theiner et al., 2022).
+
+    As `TopKIntersection` of Quantus 0.6, whose K is 1000 too and which refuses maps of fewer cells. Shape: `(B,)` in
+    [0, 1], higher is better.
+
+    >>> region = torch.tensor([[[True, True, False, False]]])
+    >>> top_k_intersection(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region, count=3).item()
+    0.6666666666666666
+    """
+    ranking = ranked(attribution, region, valid)
+    if count < 1:
+        raise XaibenchError(f"the top {count} cells are none; expected at least 1")
+    count = min(count, len(ranking))
+    return ranking.hits(region, count) / count + ranking.silent + _unless(ranking.inside(region).any(1))
+
+
+def concept_influence(
+    attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None, *, share: float = 0.05
+) -> Tensor:
+    """How many times as often as by chance a cell of the top `share` lies in the region (Theiner et al., 2022).
+
+        (I / k) * n / |region|          n valid cells, k = round(share * n)
+
+    As `TopKIntersection(concept_influence=True)` of Quantus 0.6 with that k. Shape: `(B,)`, from 0 to `n / |region|`, chance
+    1, higher is better. Raises XaibenchError when `share` is less than one cell.
+
+    >>> region = torch.tensor([[[True, True, False, False]]])
+    >>> concept_influence(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region, share=0.25).item()
+    2.0
+    """
+    ranking = ranked(attribution, region, valid)
+    hits, count, size = _at(ranking, region, None, share)
+    return hits / count * len(ranking) / size
+
+
+def relevance_mass_accuracy(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
     """Share of the positive attribution that lies in the region (CLEVR-XAI). Shape: `(B,)` in [0, 1], higher is better.
 
     Negative cells (evidence for bona fide) count as zero; NaN without a positive cell.
@@ -68,13 +152,13 @@ def relevance_mass_accuracy(attribution: Tensor, region: Tensor, valid: Tensor |
     >>> relevance_mass_accuracy(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region).item()
     0.7142857142857143
     """
-    values, inside = _valid_cells(attribution, region, valid)
-    mass = values.clamp_min(0)
+    ranking = ranked(attribution, region, valid)
+    inside, mass = ranking.inside(region), ranking.values.clamp_min(0)
     total = mass.sum(1, dtype=torch.float64)
     return (mass * inside).sum(1, dtype=torch.float64) / total + _unless(inside.any(1) & (total > 0))
 
 
-def roc_auc(attribution: Tensor, region: Tensor, valid: Tensor | None = None) -> Tensor:
+def roc_auc(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
     """Probability that a cell of the region ranks above a cell outside it, ties counting one half (Fawcett 2006).
 
     Shape: `(B,)` in [0, 1], higher is better, chance 0.5. NaN also when the region holds every valid cell.
@@ -83,17 +167,15 @@ def roc_auc(attribution: Tensor, region: Tensor, valid: Tensor | None = None) ->
     >>> roc_auc(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region).item()
     0.75
     """
-    values, inside = _valid_cells(attribution, region, valid)
-    ordered, order = values.sort(dim=1)
-    hit = inside.gather(1, order)
-    first, last = tie_group(ordered)
-    rank_sum = ((first + last).mul_(hit).sum(1).double() + 2 * hit.sum(1)) / 2  # mid-ranks, counted from 1
+    ranking = ranked(attribution, region, valid)
+    inside, cells = ranking.inside(region), len(ranking)
     size = inside.sum(1).double()
-    others = values.shape[1] - size
-    return (rank_sum - size * (size + 1) / 2) / (size * others) + _silent(values)
+    middle = (ranking.mid_ranks * inside).sum(1)  # of multiples of 1/2: exact
+    beaten = middle + size * (cells - size) / 2  # the mean rank of a region without luck is 0
+    return beaten / (size * (cells - size)) + ranking.silent
 
 
-def average_precision(attribution: Tensor, region: Tensor, valid: Tensor | None = None) -> Tensor:
+def average_precision(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean over the region's cells of the precision at their rank. Shape: `(B,)` in [0, 1], higher is better.
 
     Without ties the same as `sklearn.metrics.average_precision_score`. With ties the expectation over their orders: the
@@ -107,21 +189,18 @@ def average_precision(attribution: Tensor, region: Tensor, valid: Tensor | None 
     >>> average_precision(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region).item()
     0.8333333333333333
     """
-    values, inside = _valid_cells(attribution, region, valid)
-    ordered, order = values.sort(dim=1, descending=True)
-    hit = inside.gather(1, order)
-    found = hit.cumsum(1)
-    rank = torch.arange(1, values.shape[1] + 1, device=values.device, dtype=torch.float64)
-    first, last = tie_group(ordered)
-    before = (found - hit.long()).gather(1, first)
-    hits = (found.gather(1, last) - before).double()
+    ranking = ranked(attribution, region, valid)
+    found, (first, last) = ranking.found(region), ranking.ties
+    rank = torch.arange(1, len(ranking) + 1, device=first.device, dtype=torch.float64)
+    before = found.gather(1, first)
+    hits = (found.gather(1, last + 1) - before).double()
     ties = (last - first + 1).double()
     others = (rank - 1 - first) * (hits - 1) / (ties - 1).clamp_min(1)
-    precision = hits / ties * (before + 1 + others) / rank
-    return precision.sum(1) / inside.sum(1) + _silent(values)
+    precisions = hits / ties * (before + 1 + others) / rank
+    return precisions.sum(1) / found[:, -1] + ranking.silent
 
 
-def pointing_game(attribution: Tensor, region: Tensor, valid: Tensor | None = None) -> Tensor:
+def pointing_game(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
     """1 when the largest cell lies in the region, else 0; among equal maxima the share that does (Zhang et al. 2018).
 
     No tolerance margin. Shape: `(B,)` in [0, 1], higher is better.
@@ -130,60 +209,37 @@ def pointing_game(attribution: Tensor, region: Tensor, valid: Tensor | None = No
     >>> pointing_game(torch.tensor([[[4.0, 1.0, 4.0, -3.0]]]), region).item()
     0.5
     """
-    values, inside = _valid_cells(attribution, region, valid)
-    top = values == values.amax(1, keepdim=True)
-    return (top & inside).sum(1).double() / top.sum(1) + _silent(values) + _unless(inside.any(1))
+    ranking = ranked(attribution, region, valid)
+    inside, top = ranking.inside(region), ranking.values == ranking.values.amax(1, keepdim=True)
+    return (top & inside).sum(1).double() / top.sum(1) + ranking.silent + _unless(inside.any(1))
 
 
-def _valid_cells(attribution: Tensor, region: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The valid cells of attribution and region, flat. Shape: `(B, n)` each."""
+def ranked(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None) -> Ranking:
+    """The ranking of an attribution that is to be compared with a region; one that is given is handed on.
+
+    Raises XaibenchError for shapes that do not agree.
+    """
+    if isinstance(attribution, Ranking):
+        return attribution
     if attribution.ndim != 3 or attribution.shape != region.shape:
         raise XaibenchError(
             f"expected attribution and region of one shape (B, F, T), got {tuple(attribution.shape)} and "
             f"{tuple(region.shape)}; project the attribution to the grid first"
         )
-    if not attribution.is_floating_point() or region.dtype != torch.bool:
-        raise XaibenchError(
-            f"expected a floating-point attribution and a bool region, got {attribution.dtype} and {region.dtype}"
-        )
-    if not bool(torch.isfinite(attribution).all()):
-        bad = int((~torch.isfinite(attribution)).sum())
-        raise XaibenchError(f"the attribution has {bad} NaN or infinite cells of {attribution.numel()}")
-    if valid is None:
-        return attribution.flatten(1), region.flatten(1)
-    if valid.shape != attribution.shape[1:] or valid.dtype != torch.bool or not bool(valid.any()):
-        raise XaibenchError(
-            f"valid must be bool of shape {tuple(attribution.shape[1:])} with at least one cell, got {valid.dtype} "
-            f"{tuple(valid.shape)} with {int(valid.sum())}"
-        )
-    cells = valid.flatten().nonzero()[:, 0]
-    return attribution.flatten(1).index_select(1, cells), region.flatten(1).index_select(1, cells)
+    return Ranking(attribution, valid)
 
 
-def _expected_hits(values: Tensor, inside: Tensor, count: Tensor) -> Tensor:
-    """Expected number of `inside` cells among each map's `count` largest ones. Shape: count `(B,)` -> `(B,)` float64."""
-    largest = values.topk(max([1, *count.tolist()]), dim=1).values
-    cutoff = largest.gather(1, (count - 1).clamp_min(0)[:, None])
-    above, tied = values > cutoff, values == cutoff
-    places = (count - above.sum(1)).double()
-    return (above & inside).sum(1) + places * (tied & inside).sum(1) / tied.sum(1)
-
-
-def tie_group(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last position of the run of equal values that each cell of a sorted map is in. Shape: `(B, n)` long each."""
-    position = torch.arange(ordered.shape[1], device=ordered.device).expand(ordered.shape)
-    change = ordered[:, 1:] != ordered[:, :-1]
-    edge = change.new_ones(len(ordered), 1)
-    first = torch.where(torch.cat([edge, change], 1), position, 0).cummax(1).values
-    last = torch.where(torch.cat([change, edge], 1), position, ordered.shape[1]).flip(1).cummin(1).values.flip(1)
-    return first, last
+def _at(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None, share: float) -> tuple[Tensor, int, Tensor]:
+    """Expected intersection of the region and the top share, and the sizes of both. NaN where undefined."""
+    ranking = ranked(attribution, region, valid)
+    cells = len(ranking)
+    count = round(share * cells)
+    if not 1 <= count <= cells:
+        raise XaibenchError(f"a share of {share} of {cells} valid cells is {count} cells; expected 1 to {cells}")
+    size = ranking.inside(region).sum(1)
+    return ranking.hits(region, count) + ranking.silent + _unless(size > 0), count, size
 
 
 def _unless(defined: Tensor) -> Tensor:
     """0 where defined, NaN elsewhere: added to a score. Shape: `(B,)` bool -> `(B,)` float64."""
     return torch.where(defined, 0.0, torch.nan).double()
-
-
-def _silent(values: Tensor) -> Tensor:
-    """NaN for maps that are zero everywhere, else 0. Shape: `(B, n)` -> `(B,)`."""
-    return _unless(values.any(1))

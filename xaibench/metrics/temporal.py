@@ -8,10 +8,10 @@ Among frames of one g_t those with the larger mean truth value come first, then 
 is 5 % of the cells has 5 % of the frames, and one of segments has exactly the spoofed frames. Any map can be scored: one
 that resolves time and frequency by its marginal, one of frames alone by itself. Frames without a valid cell do not count.
 
-Every function takes `(attribution (B, F, T) float, truth)` and returns `(B,)` float64. Positive attribution speaks for
-spoof; evidence for bona fide cancels evidence for spoof within a frame. Ties as in `xaibench.metrics.localisation`: frames
-of equal marginal stand in random order, and the expected score is returned in closed form, so a map that is constant over
-time scores what chance does.
+Every score takes `(attribution (B, F, T) float, truth)`, or the `Frames` made of both, and returns `(B,)` float64. Positive
+attribution speaks for spoof; evidence for bona fide cancels evidence for spoof within a frame. Ties as in
+`xaibench.metrics.localisation`: frames of equal marginal stand in random order, and the expected score is returned in
+closed form, so a map that is constant over time scores what chance does.
 
 Undefined, NaN: a marginal that is zero on all frames, and a temporal region without a frame or with all of them (a wholly
 spoofed utterance leaves nothing to find). A NaN or infinite cell of the attribution raises XaibenchError.
@@ -22,11 +22,14 @@ arXiv 2305.17739, for the error rate of segments; Spearman, American Journal of 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from xaibench.errors import XaibenchError
-from xaibench.metrics import localisation
+from xaibench.metrics import graded, localisation
+from xaibench.metrics.ranking import tie_group
 from xaibench.types import Truth
 
 
@@ -62,72 +65,25 @@ def temporal_region(truth: Truth) -> Tensor:
     return torch.zeros_like(chosen).scatter_(1, order, chosen)
 
 
-def rank_accuracy(attribution: Tensor, truth: Truth) -> Tensor:
-    """Share of the N spoofed frames among the N frames of largest marginal. Shape: `(B,)` in [0, 1], higher is better."""
-    marginal, region, _ = _frames(attribution, truth)
-    return localisation.relevance_rank_accuracy(marginal[:, None], region[:, None]) + _undecidable(region)
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """What an attribution and a truth say of the frames that have a valid cell: a_t, S and g_t. Shape: `(B, n)` each."""
+
+    marginal: Tensor
+    region: Tensor
+    share: Tensor
 
 
-def roc_auc(attribution: Tensor, truth: Truth) -> Tensor:
-    """Probability that a spoofed frame ranks above another one. Shape: `(B,)` in [0, 1], higher is better, chance 0.5."""
-    marginal, region, _ = _frames(attribution, truth)
-    return localisation.roc_auc(marginal[:, None], region[:, None]) + _undecidable(region)
+def frames(attribution: Tensor, truth: Truth) -> Frames:
+    """The frames of maps and truth. Shape: attribution `(B, F, T)`. Raises XaibenchError for what `check` refuses."""
+    check(attribution, truth)
+    seen = truth.valid.any(0).nonzero()[:, 0]
+    parts = time_marginal(attribution, truth.valid), temporal_region(truth), region_share(truth)
+    return Frames(*(part.index_select(1, seen) for part in parts))
 
 
-def average_precision(attribution: Tensor, truth: Truth) -> Tensor:
-    """Mean over the spoofed frames of the precision at their rank. Shape: `(B,)` in [0, 1], higher is better."""
-    marginal, region, _ = _frames(attribution, truth)
-    return localisation.average_precision(marginal[:, None], region[:, None]) + _undecidable(region)
-
-
-def spearman(attribution: Tensor, truth: Truth) -> Tensor:
-    """Rank correlation of the marginal with g_t. Shape: `(B,)` in [-1, 1], higher is better, chance 0.
-
-    Equal g_t share their mean rank, as is usual; equal marginals stand in random order, and the expectation of the
-    correlation over these orders is
-
-        covariance of the mid-ranks / (standard deviation of 1..n * standard deviation of the mid-ranks of g_t)
-
-    Without ties in the marginal the same as `scipy.stats.spearmanr`. Ties in g_t keep even the best map below 1.
-    """
-    marginal, region, share = _frames(attribution, truth)
-    n = marginal.shape[1]
-    theirs, ours = _mid_ranks(share), _mid_ranks(marginal)
-    spread = (theirs.square().mean(1) * (n**2 - 1) / 12).sqrt()
-    silent = torch.where(marginal.any(1), 0.0, torch.nan)
-    return (ours * theirs).mean(1) / spread + silent + _undecidable(region)
-
-
-def frame_eer(attribution: Tensor, truth: Truth) -> Tensor:
-    """Equal error rate of the frames of one utterance: spoofed ones missed, others flagged. Shape: `(B,)`, lower is better.
-
-    A threshold on the marginal; between two operating points, and within ties, the rates move along the line between
-    them (the expectation over the orders of the ties), so both are equal somewhere. In [0, 1], chance 0.5. The
-    error rate of `xaibench.metrics.detection` takes the nearest operating point instead: less than one frame away.
-    """
-    marginal, region, _ = _frames(attribution, truth)
-    ordered, order = marginal.sort(dim=1, descending=True)
-    hit = region.gather(1, order).long()
-    found = hit.cumsum(1)
-    first, last = localisation.tie_group(ordered)
-    before = (found - hit).gather(1, first)
-    position = torch.arange(marginal.shape[1], device=marginal.device)
-    within = (position + 1 - first).double() / (last + 1 - first)
-    hits = before + within * (found.gather(1, last) - before)
-    size = region.sum(1, keepdim=True).double()
-    miss = 1 - hits / size
-    alarm = (position + 1 - hits) / (marginal.shape[1] - size)
-    start = miss.new_zeros(len(miss), 1)
-    miss, alarm = torch.cat([start + 1, miss], 1), torch.cat([start, alarm], 1)
-    gap = miss - alarm  # falls strictly from 1 to -1
-    after = (gap > 0).sum(1, keepdim=True).clamp_max(marginal.shape[1])
-    (a0, g0), (a1, g1) = [(alarm.gather(1, i), gap.gather(1, i)) for i in (after - 1, after)]
-    rate = (a0 + (a1 - a0) * g0 / (g0 - g1))[:, 0]
-    return rate + torch.where(marginal.any(1), 0.0, torch.nan) + _undecidable(region)
-
-
-def _frames(attribution: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
-    """Marginal, temporal region and g_t of the frames that have a valid cell. Shape: `(B, n)` each."""
+def check(attribution: Tensor, truth: Truth) -> None:
+    """Raises XaibenchError unless the attribution `(B, F, T)` is finite and of the truth's shape, with a valid cell."""
     if attribution.ndim != 3 or attribution.shape != truth.region.shape or truth.valid.shape != attribution.shape[1:]:
         raise XaibenchError(
             f"expected an attribution of the truth's shape {tuple(truth.region.shape)}, got {tuple(attribution.shape)}, "
@@ -144,20 +100,69 @@ def _frames(attribution: Tensor, truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
     if not bool(torch.isfinite(attribution).all()):
         bad = int((~torch.isfinite(attribution)).sum())
         raise XaibenchError(f"the attribution has {bad} NaN or infinite cells of {attribution.numel()}")
-    frames = truth.valid.any(0).nonzero()[:, 0]
-    parts = time_marginal(attribution, truth.valid), temporal_region(truth), region_share(truth)
-    marginal, region, share = (part.index_select(1, frames) for part in parts)
-    return marginal, region, share
+
+
+def rank_accuracy(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
+    """Share of the N spoofed frames among the N frames of largest marginal. Shape: `(B,)` in [0, 1], higher is better."""
+    marginal, region, _ = _parts(attribution, truth)
+    return localisation.relevance_rank_accuracy(marginal[:, None], region[:, None]) + _undecidable(region)
+
+
+def roc_auc(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
+    """Probability that a spoofed frame ranks above another one. Shape: `(B,)` in [0, 1], higher is better, chance 0.5."""
+    marginal, region, _ = _parts(attribution, truth)
+    return localisation.roc_auc(marginal[:, None], region[:, None]) + _undecidable(region)
+
+
+def average_precision(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
+    """Mean over the spoofed frames of the precision at their rank. Shape: `(B,)` in [0, 1], higher is better."""
+    marginal, region, _ = _parts(attribution, truth)
+    return localisation.average_precision(marginal[:, None], region[:, None]) + _undecidable(region)
+
+
+def spearman(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
+    """Rank correlation of the marginal with g_t. Shape: `(B,)` in [-1, 1], higher is better, chance 0.
+
+    `xaibench.metrics.graded.spearman` of frames: equal g_t share their mean rank, equal marginals stand in random order.
+    Without ties in the marginal the same as `scipy.stats.spearmanr`. Ties in g_t keep even the best map below 1.
+    """
+    marginal, region, share = _parts(attribution, truth)
+    return graded.spearman(marginal[:, None], share[:, None]) + _undecidable(region)
+
+
+def frame_eer(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
+    """Equal error rate of the frames of one utterance: spoofed ones missed, others flagged. Shape: `(B,)`, lower is better.
+
+    A threshold on the marginal; between two operating points, and within ties, the rates move along the line between
+    them (the expectation over the orders of the ties), so both are equal somewhere. In [0, 1], chance 0.5. The
+    error rate of `xaibench.metrics.detection` takes the nearest operating point instead: less than one frame away.
+    """
+    marginal, region, _ = _parts(attribution, truth)
+    ordered, order = marginal.sort(dim=1, descending=True)
+    hit = region.gather(1, order).long()
+    found = hit.cumsum(1)
+    first, last = tie_group(ordered)
+    before = (found - hit).gather(1, first)
+    position = torch.arange(marginal.shape[1], device=marginal.device)
+    within = (position + 1 - first).double() / (last + 1 - first)
+    hits = before + within * (found.gather(1, last) - before)
+    size = region.sum(1, keepdim=True).double()
+    miss = 1 - hits / size
+    alarm = (position + 1 - hits) / (marginal.shape[1] - size)
+    start = miss.new_zeros(len(miss), 1)
+    miss, alarm = torch.cat([start + 1, miss], 1), torch.cat([start, alarm], 1)
+    gap = miss - alarm  # falls strictly from 1 to -1
+    after = (gap > 0).sum(1, keepdim=True).clamp_max(marginal.shape[1])
+    (a0, g0), (a1, g1) = [(alarm.gather(1, i), gap.gather(1, i)) for i in (after - 1, after)]
+    rate = (a0 + (a1 - a0) * g0 / (g0 - g1))[:, 0]
+    return rate + torch.where(marginal.any(1), 0.0, torch.nan) + _undecidable(region)
+
+
+def _parts(attribution: Tensor | Frames, truth: Truth | None) -> tuple[Tensor, Tensor, Tensor]:
+    found = attribution if isinstance(attribution, Frames) else frames(attribution, truth)
+    return found.marginal, found.region, found.share
 
 
 def _undecidable(region: Tensor) -> Tensor:
     """NaN where no frame, or every frame, is spoofed; else 0. Shape: `(B, n)` bool -> `(B,)` float64."""
     return torch.where(region.any(1) & ~region.all(1), 0.0, torch.nan).double()
-
-
-def _mid_ranks(values: Tensor) -> Tensor:
-    """Ranks about their mean, equal values sharing the middle of theirs. Shape: `(B, n)` -> `(B, n)` float64."""
-    ordered, order = values.sort(dim=1)
-    first, last = localisation.tie_group(ordered)
-    ranks = (first + last).double() / 2 - (values.shape[1] - 1) / 2
-    return torch.empty_like(ranks).scatter_(1, order, ranks)

@@ -2,80 +2,84 @@
 
 from __future__ import annotations
 
-from functools import partial
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-from xaibench.metrics.entries.sources import FILLS, RISE, UNBOUNDED, UNIT
+from xaibench.metrics.entries.fills import FILL_MISLEADS, both, used
+from xaibench.metrics.entries.masks import SAMEK, regions_and_subsets, soft_masks
+from xaibench.metrics.entries.sources import FILLS, RISE, SIGNED_UNIT, UNBOUNDED, UNIT
 from xaibench.protocols import Metric
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from xaibench.metrics.evidence import Evidence
-
-
-def _faithfulness(name: str, evidence: Evidence, **options: str) -> Tensor:
-    return getattr(import_module("xaibench.metrics.faithfulness"), name)(evidence, **options)
-
-
-def _used(
-    name: str, function: str, fill: str, direction: str, limits: tuple[float, float], paper: str, equation: str,
-    misleads: str, **options: str,
-) -> Metric:  # fmt: skip
-    return Metric(
-        name=name, family="faithfulness", function=partial(_faithfulness, function, fill=fill, **options),
-        direction=direction, range=limits, paper=paper, equation=equation, misleads=misleads,
-        needs=frozenset({"forward"}),
-    )  # fmt: skip
-
-
-_FILL_MISLEADS = {
-    "silence": "Zero energy is far from any speech, so the score also says how strange the input became: silencing even "
-    "random cells can move it by more than the whole gap between a spoof and its twin. Read it beside `random`.",
-    "mean": "The training mean has no fine structure: filled cells are smooth patches no speech has, which a countermeasure "
-    "may read as a vocoder's trace.",
-    "twin": "Cells are as bona fide as their recording, but a mixture of two recordings has seams; and where spoof and "
-    "twin agree nothing is removed, so maps that miss the difference look harmless instead of wrong.",
-}  # fmt: skip
-
-_READOUT_MISLEADS = {
-    "log-odds": "In the countermeasure's own log-odds: compare attributors, not countermeasures.",
-    "probability": "A sigmoid saturates: where the countermeasure stays certain every map scores alike.",
-}
+BACH = "Bach et al., PLoS ONE 10 (2015); as Quantus 0.6.0"
+ERASER = "DeYoung et al., ACL 2020, arXiv 1911.03429"
+AIX360 = "Arya et al., 2019, arXiv 1909.03012; Luss et al., arXiv 1905.12698"
 
 
 def _curves(fill: str) -> list[Metric]:
-    metrics = []
-    for values, suffix, limits in (("log-odds", "", UNBOUNDED), ("probability", "-probability", UNIT)):
-        symbol = "s" if values == "log-odds" else "sigmoid(s)"
-        misleads = f"{_FILL_MISLEADS[fill]} {_READOUT_MISLEADS[values]}"
-        metrics += [
-            _used(
-                f"deletion-{fill}{suffix}", "deletion", fill, "lower", limits, RISE,
-                f"integral of {symbol}(x without its top share p of cells) dp, p from 0 to 1; trapezoids",
-                misleads, values=values,
-            ),
-            _used(
-                f"insertion-{fill}{suffix}", "insertion", fill, "higher", limits, RISE,
-                f"integral of {symbol}(x with its top share p of cells only) dp, p from 0 to 1; trapezoids",
-                misleads, values=values,
-            ),
-        ]  # fmt: skip
-    drop = _used(
-        f"drop-{fill}", "drop", fill, "higher", UNBOUNDED, "this benchmark",
+    """Deletion, insertion and the drop with one fill."""
+    deletion = both(
+        "deletion", "faithfulness.deletion", fill, "lower", UNIT, RISE,
+        "integral of {f}(x without its top share p of cells) dp, p from 0 to 1; trapezoids", "",
+    )  # fmt: skip
+    insertion = both(
+        "insertion", "faithfulness.insertion", fill, "higher", UNIT, RISE,
+        "integral of {f}(x with its top share p of cells only) dp, p from 0 to 1; trapezoids", "",
+    )  # fmt: skip
+    drop = used(
+        f"drop-{fill}", "faithfulness.drop", fill, "higher", UNBOUNDED, "this benchmark",
         "(s(x) - s(x without its top 5 % of cells)) / (s(spoof) - s(bona fide twin))",
-        f"{_FILL_MISLEADS[fill]} A share of the gap: pairs that the countermeasure hardly tells apart weigh most, and "
+        f"{FILL_MISLEADS[fill]} A share of the gap: pairs that the countermeasure hardly tells apart weigh most, and "
         "those below 1 log-odds are left out.",
     )  # fmt: skip
-    return [*metrics, drop]
+    # By read-out: deletion and insertion of log-odds, then of the probability.
+    return [metric for pair in zip(deletion, insertion, strict=True) for metric in pair] + [drop]
 
 
-_PIXEL_FLIPPING = _used(
-    "pixel-flipping", "flipping", "silence", "lower", (0.0, 9.0), "Bach et al., PLoS ONE 10 (2015); as Quantus 0.6.0",
-    "trapezoids of width 1 over sigmoid(s(x without its top k * 10 % of cells)), k = 1 .. 10",
-    f"{_FILL_MISLEADS['silence']} {_READOUT_MISLEADS['probability']} Steps of 10 % cannot see what the top 5 % do.",
-)  # fmt: skip
+def _steps(fill: str) -> list[Metric]:
+    """Scores of ten equal steps, and of ERASER's five bins, with one fill."""
+    return [
+        *both(
+            "pixel-flipping", "faithfulness.flipping", fill, "lower", (0.0, 9.0), BACH,
+            "trapezoids of width 1 over {f}(x without its top k * 10 % of cells), k = 1 .. 10",
+            "Steps of 10 % cannot see what the top 5 % do.",
+        ),
+        *both(
+            "aopc-morf", "faithfulness.aopc_morf", fill, "higher", (-10 / 11, 10 / 11), SAMEK,
+            "1/11 * sum of {f}(x) - {f}(x without its top k * 10 % of cells), k = 0 .. 10",
+            "The first step is a tenth of the cells: a map that names the decisive cells in its top 1 % scores as one that "
+            "hides them anywhere in its top 10 %.",
+        ),
+        *both(
+            "aopc-lerf", "faithfulness.aopc_lerf", fill, "lower", (-10 / 11, 10 / 11), SAMEK,
+            "1/11 * sum of {f}(x) - {f}(x without its bottom k * 10 % of cells), k = 0 .. 10",
+            "Rewards evidence against spoof at the bottom: its removal raises the score, which a map of absolute values can "
+            "never order. Compare signed maps with signed ones.",
+        ),
+        *both(
+            "abpc", "faithfulness.abpc", fill, "higher", (-9 / 11, 9 / 11), SAMEK,
+            "AOPC of the most relevant first - AOPC of the least relevant first, in ten steps of {f}",
+            "A countermeasure with much evidence against spoof opens the area between the curves from below, even if the "
+            "top of the map is wrong: read `aopc-morf` beside it.",
+        ),
+        *both(
+            "comprehensiveness", "faithfulness.comprehensiveness", fill, "higher", SIGNED_UNIT, ERASER,
+            "mean of {f}(x) - {f}(x without its top share b of cells), b in 1, 5, 10, 20, 50 %",
+            "A trace that stands in many cells at once survives the removal of half of them: a right map scores 0.",
+        ),
+        *both(
+            "sufficiency", "faithfulness.sufficiency", fill, "lower", SIGNED_UNIT, ERASER,
+            "mean of {f}(x) - {f}(x with its top share b of cells only), b in 1, 5, 10, 20, 50 %",
+            "Below 0 the fragments look more spoofed than the recording: that is how a few cells on their own look to the "
+            "countermeasure, not that they suffice. Where the fill alone looks spoofed every map is sufficient.",
+        ),
+        used(
+            f"monotonicity-{fill}", "faithfulness.monotonicity", fill, "higher", UNIT, AIX360,
+            "share of k = 1 .. 10 with s(x without its top 10 (10 - k) %) >= s(x without its top 10 (11 - k) %)",
+            "Adding the least relevant cells first means adding evidence against spoof first: a right map of signed "
+            "relevance falls with every such step, as does the same map with its sign turned. Asks for the sign of ten "
+            f"steps, not for their order or size. {FILL_MISLEADS[fill]} The same in log-odds and as a probability.",
+        ),
+    ]  # fmt: skip
+
 
 #: Every metric of this family.
-FAITHFULNESS = (*(metric for fill in FILLS for metric in _curves(fill)), _PIXEL_FLIPPING)
+FAITHFULNESS: tuple[Metric, ...] = tuple(
+    metric for ask in (_curves, _steps, regions_and_subsets, soft_masks) for fill in FILLS for metric in ask(fill)
+)
