@@ -14,7 +14,8 @@ import torch
 import toybench
 from toys import N_SAMPLES, SHAPE, LinearCM
 
-from xaibench import cli, registry
+from xaibench import registry
+from xaibench.cli.words import checkpoints_of, cm_options, roots_of
 from xaibench.errors import CheckpointError, RunError, XaibenchError
 from xaibench.harness.plan import fingerprint, ordered_pairs
 from xaibench.harness.run import run
@@ -170,24 +171,24 @@ def test_every_countermeasure_of_a_run_may_have_a_file_of_its_own(root, tmp_path
     ],
 )  # fmt: skip
 def test_checkpoints_on_the_command_line(words, cms, found):
-    assert cli._checkpoints(words, cms) == found
+    assert checkpoints_of(words, cms) == found
 
 
 @pytest.mark.parametrize("cms", [["lcnn", "tca"], ["all"]])
 def test_a_file_without_a_name_needs_a_single_countermeasure(cms):
     with pytest.raises(XaibenchError, match=r"'w\.safetensors': with several countermeasures expected NAME=FILE"):
-        cli._checkpoints(["w.safetensors"], cms)
+        checkpoints_of(["w.safetensors"], cms)
 
 
 def test_options_of_countermeasures_on_the_command_line(tmp_path):
-    assert cli._cm_options(["sized"], ["sized.size=3", "sized.note=some text"], None) == {
+    assert cm_options(["sized"], ["sized.size=3", "sized.note=some text"], None) == {
         "sized": {"size": 3, "note": "some text"}
     }
     for wrong in ("size=3", "sized.size"):
         with pytest.raises(XaibenchError, match=r"--cm-set .*: expected CM.OPTION=VALUE, as in tca.kinds"):
-            cli._cm_options(["sized"], [wrong], None)
+            cm_options(["sized"], [wrong], None)
     with pytest.raises(XaibenchError, match=r"none of toy, sized takes a wav2vec 2\.0 encoder"):
-        cli._cm_options(["toy", "sized"], [], tmp_path)
+        cm_options(["toy", "sized"], [], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_options_of_countermeasures_on_the_command_line(tmp_path):
     ],
 )
 def test_roots_on_the_command_line(folders, data, found):
-    assert cli._roots(folders, data) == found
+    assert roots_of(folders, data) == found
 
 
 # ---- the card rebuilds the countermeasure ------------------------------------------------------------------------------

@@ -228,6 +228,84 @@ def test_the_same_files_give_the_same_board(tmp_path, rows):
     pd.testing.assert_frame_equal(first, second)
 
 
+# --- skill and shams -----------------------------------------------------------------------------------------------------
+
+
+def scored(tmp_path, name="skill", spread=0.004, **means):
+    scores = {n.replace("_", "-"): {"rank-accuracy": r, "drop-twin": d} for n, (r, d) in means.items()}
+    return board_of(tmp_path / name, fake_run.rows(scores, spread=spread), metrics=["rank-accuracy", "drop-twin"])
+
+
+def test_skill_is_the_way_from_the_best_floor_to_the_ceiling(tmp_path):
+    board = scored(
+        tmp_path, oracle=(1.0, 0.3), random=(0.05, 0.02), energy=(0.25, 0.1), lime=(0.4, 0.2), saliency=(0.1, 0.1)
+    )
+    rows = board.set_index("attributor")
+    assert rows["rank-accuracy_floor"].eq("energy").all() and rows["rank-accuracy_ceiling"].eq("oracle").all()
+    exact = (rows.at["lime", "rank-accuracy"] - rows.at["energy", "rank-accuracy"]) / (
+        1 - rows.at["energy", "rank-accuracy"]
+    )
+    assert rows.at["lime", "rank-accuracy_skill"] == pytest.approx(exact, abs=1e-12)
+    assert rows.at["lime", "rank-accuracy_skill"] == pytest.approx(0.2, abs=0.01)
+    assert rows.at["oracle", "rank-accuracy_skill"] == 1 and rows.at["energy", "rank-accuracy_skill"] == 0
+    assert rows.at["saliency", "rank-accuracy_skill"] < -0.1 < 0
+    low, high = rows.loc["lime", ["rank-accuracy_skill_low", "rank-accuracy_skill_high"]]
+    assert low < exact < high < 0.3
+    assert "from energy (.2" in render.text(board).replace("\n", " ") and "to oracle (1.00)" in render.text(board).replace(
+        "\n", " "
+    )
+
+
+def test_the_ceiling_of_faithfulness_is_the_better_of_truth_and_optimum_that_of_localisation_the_truth(tmp_path):
+    board = scored(tmp_path, oracle=(1.0, 0.3), extremal_twin=(0.1, 2.0), random=(0.05, 0.0), lime=(0.4, 1.0))
+    assert board["rank-accuracy_ceiling"].eq("oracle").all() and board["drop-twin_ceiling"].eq("extremal-twin").all()
+    assert board.set_index("attributor").at["lime", "drop-twin_skill"] == pytest.approx(0.5, abs=0.02)
+    without = scored(tmp_path, "without", oracle=(1.0, 0.3), random=(0.05, 0.0), lime=(0.4, 1.0))
+    assert without["drop-twin_ceiling"].eq("oracle").all()
+    assert without.set_index("attributor").at["lime", "drop-twin_skill"] > 3
+
+
+def test_no_skill_without_a_ceiling_above_the_floor_or_where_the_family_has_none(tmp_path):
+    low = scored(tmp_path, oracle=(1.0, 0.1), energy=(0.05, 0.2), lime=(0.4, 0.3))
+    assert low["drop-twin_skill"].isna().all() and low["rank-accuracy_skill"].notna().all()
+    rows = fake_run.rows({"oracle": {"sparseness": 0.9}, "random": {"sparseness": 0.3}, "lime": {"sparseness": 0.5}})
+    board = board_of(tmp_path / "complexity", rows, metrics=["sparseness"])
+    assert board["sparseness_skill"].isna().all() and board["sparseness_ceiling"].isna().all()
+    assert "skill" not in render.text(board).splitlines()[2]
+
+
+def test_skill_of_a_lower_is_better_metric(tmp_path):
+    rows = fake_run.rows(
+        {n: {"deletion-twin": v} for n, v in {"oracle": -3.0, "extremal-twin": -11.0, "random": -1.0, "lime": -6.0}.items()}
+    )
+    board = board_of(tmp_path, rows, metrics=["deletion-twin"]).set_index("attributor")
+    assert board.at["lime", "deletion-twin_skill"] == pytest.approx(0.5, abs=0.01)
+    assert board.at["oracle", "deletion-twin_skill"] == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_verdict_says_whether_the_countermeasure_uses_the_truth(tmp_path):
+    base = {"oracle": (1.0, 0.3), "random": (0.05, 0.0), "lime": (0.4, 0.2), "energy_matched": (0.0, 0.01)}
+    uses = said(scored(tmp_path, "uses", **base, moved_truth=(0.04, 0.02)))
+    assert "takes away 0.3 of the score's gap" in uses and "lcnn does use it." in uses and "Warning" not in uses
+    same = said(scored(tmp_path, "same", **base, moved_truth=(0.04, 0.31)))
+    assert "Warning: deleting the truth's region" in same and "say nothing about faithfulness" in same
+    assert "uses the truth" not in said(scored(tmp_path, "none", oracle=(1.0, 0.3), random=(0.05, 0.0), lime=(0.4, 0.2)))
+
+
+def test_intervals_by_speaker_are_of_speakers(tmp_path):
+    rows = fake_run.rows(fake_run.SCORES, spread=0.02)
+    run = fake_run.write_run(tmp_path / "run", rows)
+    table_rows = table.read_rows([run])
+    by = {c: table.board(table_rows, cluster=c).set_index("attributor") for c in ("utterance", "speaker")}
+    width = {c: (b["rank-accuracy_high"] - b["rank-accuracy_low"]).loc["lime"] for c, b in by.items()}
+    assert by["utterance"].at["lime", "rank-accuracy"] == by["speaker"].at["lime", "rank-accuracy"]
+    assert width["speaker"] != width["utterance"]  # two speakers, six utterances
+    with pytest.raises(PluginError, match="unknown cluster"):
+        table.board(table_rows, cluster="vocoder")
+    with pytest.raises(XaibenchError, match="have no speaker"):
+        table.board(table_rows.assign(speaker=""), cluster="speaker")
+
+
 # --- the verdict -------------------------------------------------------------------------------------------------------
 
 

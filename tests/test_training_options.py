@@ -501,21 +501,21 @@ def test_the_last_instant_of_an_excerpt_is_one_that_both_halves_have(tmp_path):
 
 
 def test_the_seeds_of_the_command_line_and_class_weights_by_name():
-    from xaibench import cli
+    from xaibench.cli import detectors
     from xaibench.errors import XaibenchError
 
-    assert cli._seeds("0,1, 2") == [0, 1, 2]
+    assert detectors._seeds("0,1, 2") == [0, 1, 2]
     for text in ("", "a", "1,,2", "-1", "1.5"):
         with pytest.raises(XaibenchError, match="expected a whole number, or several"):
-            cli._seeds(text)
+            detectors._seeds(text)
     three = recipe_of()
-    assert cli._class_weights(three, {"classes": ["tts", "bonafide", "vc"]}, "bonafide=8") == (1.0, 8.0, 1.0)
-    assert cli._class_weights(three, {}, "") is None
+    assert detectors._class_weights(three, {"classes": ["tts", "bonafide", "vc"]}, "bonafide=8") == (1.0, 8.0, 1.0)
+    assert detectors._class_weights(three, {}, "") is None
     with pytest.raises(XaibenchError, match="unknown class 'bonafied'; did you mean 'bonafide'"):
-        cli._class_weights(three, {}, "bonafied=8")
+        detectors._class_weights(three, {}, "bonafied=8")
     for text in ("bonafide", "bonafide=0", "bonafide=x", "bonafide=inf"):
         with pytest.raises(XaibenchError, match="expected NAME=WEIGHT with a positive number"):
-            cli._class_weights(three, {}, text)
+            detectors._class_weights(three, {}, text)
 
 
 def test_a_recipe_of_another_make_needs_no_more_than_the_contract(corpus, tmp_path):

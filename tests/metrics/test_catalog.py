@@ -98,7 +98,7 @@ def test_the_names():
     assert COMPLEXITY == ["sparseness", "entropy", "effective-area"]
     assert SANITY == ["mprt", "smooth-mprt", "efficient-mprt", "random-logit", "class-sensitivity"]
     assert [*(f"completeness-{f}" for f in fills), "input-invariance"] == AXIOMS
-    assert TEMPORAL == ["rank-accuracy-time", "roc-auc-time", "average-precision-time", "spearman-time", "frame-eer"]
+    assert TEMPORAL == ["rank-accuracy-time", "roc-auc-time", "average-precision-time", "spearman-time", "frame-eer", "rcq"]
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -174,7 +174,7 @@ def ceiling(truth, name):
 def test_the_truth_itself_wins_at_localisation_and_chance_is_chance(view, truth, name):
     metric = METRICS[name]
     oracle = metric.function(evidence(view, truth, best_map(truth, name)))
-    if name not in ("mass-accuracy", "spearman-time", "spearman-frequency"):  # spearman: equal shares keep it below 1
+    if name not in ("mass-accuracy", "spearman-time", "spearman-frequency", "rcq"):  # spearman: equal shares keep it below 1
         torch.testing.assert_close(oracle, torch.full_like(oracle, ceiling(truth, name)))
     random = torch.stack([metric.function(evidence(view, truth, noise(seed))) for seed in range(60)])
     assert (oracle > random.mean(0)).all() if metric.direction == "higher" else (oracle < random.mean(0)).all()

@@ -300,3 +300,33 @@ def test_the_catalogue_says_that_only_time_is_needed(name):
     metric = METRICS[name]
     assert metric.needs == {"truth", "time"} and metric.family == "localisation"
     assert metric.direction == ("lower" if name == "frame-eer" else "higher")
+
+
+# --- relative contribution of the spoofed frames -------------------------------------------------------------------------
+
+
+def test_rcq_golden_perfect_constant_and_empty():
+    # heights 5 3 0 4 0 3, mean 2.5; frames 0 and 5 are spoofed: mean 4
+    assert ours.rcq(MAP, TRUTH).item() == pytest.approx(60.0, abs=1e-12)
+    spoofed = ours.temporal_region(TRUTH)[:, None].expand(1, 2, 6).float()
+    assert ours.rcq(spoofed, TRUTH).item() == pytest.approx(100 * (6 / 2 - 1), rel=0.3)  # valid cells differ by one
+    level = TRUTH.valid.float()[None] / TRUTH.valid.sum(0)
+    assert ours.rcq(level, TRUTH).item() == pytest.approx(0.0, abs=1e-9)
+    assert ours.rcq(-MAP.abs(), TRUTH).isnan().all(), "no evidence for spoof: undefined, not -100"
+    assert ours.rcq(torch.zeros_like(MAP), TRUTH).isnan().all()
+    for region in (torch.zeros(1, 2, 5), torch.ones(1, 2, 5)):
+        assert ours.rcq(torch.rand(1, 2, 5), truth_of(region)).isnan().all()
+    with pytest.raises(XaibenchError, match="NaN or infinite"):
+        ours.rcq(torch.full((1, 2, 6), torch.nan), TRUTH)
+
+
+@given(cases(values=st.integers(-5, 5)))
+@settings(max_examples=60)
+def test_rcq_is_its_twin_and_does_not_depend_on_scale(case):
+    values, truth = case
+    seen = truth.valid.any(0)
+    a = ours.time_marginal(values, truth.valid)[0][seen].numpy()
+    spoofed = set(ours.temporal_region(truth)[0][seen].nonzero()[:, 0].tolist())
+    assume(0 < len(spoofed) < len(a) and (a > 0).any())
+    assert ours.rcq(values, truth).item() == pytest.approx(twin.rcq(a, spoofed), abs=1e-9)
+    assert ours.rcq(7 * values, truth).item() == pytest.approx(twin.rcq(a, spoofed), abs=1e-9)

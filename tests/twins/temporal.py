@@ -88,3 +88,10 @@ def frame_eer(a: np.ndarray, spoofed: set[int]) -> float:
                 low, high = (middle, high) if y > x else (low, middle)
             return x0 + low * (x1 - x0)
     raise AssertionError("the curve must cross the diagonal")
+
+
+def rcq(a: np.ndarray, spoofed: set[int]) -> float:
+    """Frame by frame, as in the paper: what the spoofed frames have over the average frame, in per cent of it."""
+    heights = [max(value, 0.0) for value in a.tolist()]
+    mean = sum(heights) / len(heights)
+    return 100 * (sum(heights[t] for t in spoofed) / len(spoofed) - mean) / mean

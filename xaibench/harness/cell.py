@@ -184,8 +184,8 @@ def _why_undefined(made: Explained, prepared: Prepared, index: int) -> str:
     if "frequency" not in prepared.truth.resolves and region.any(0).all():
         return "every frame is spoofed, so there is nothing to tell apart"
     return (
-        "the metric has no value for this map (drop, completeness: the scores hardly differ; -added, -missing: the region has "
-        "no cell of that sign; efficient-mprt: a map of one value)"
+        "the metric has no value for this map (drop, completeness: the scores hardly differ; -added, -missing: the region "
+        "has no cell of that sign; efficient-mprt: a map of one value)"
     )
 
 

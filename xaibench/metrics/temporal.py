@@ -158,6 +158,23 @@ def frame_eer(attribution: Tensor | Frames, truth: Truth | None = None) -> Tenso
     return rate + torch.where(marginal.any(1), 0.0, torch.nan) + _undecidable(region)
 
 
+def rcq(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
+    """Relative contribution of the spoofed frames of one utterance, in per cent (Liu et al., Interspeech 2024).
+
+        100 * (mean of h_t over S - mean of h_t) / mean of h_t,        h_t = max(a_t, 0)
+
+    Shape: `(B,)` in [-100, inf), higher is better, chance 0: spoofed frames get what the average frame gets. NaN without
+    evidence for spoof. The paper pools the frames of a whole set and tells five kinds of frames apart, which needs the
+    kept maps: `xaibench rcq` (`xaibench.metrics.rcq`).
+    """
+    marginal, region, _ = _parts(attribution, truth)
+    height = marginal.clamp_min(0)
+    usual = height.mean(1)
+    spoofed = (height * region).sum(1) / region.sum(1).clamp_min(1)
+    defined = torch.where(usual > 0, 0.0, torch.nan)
+    return 100 * (spoofed - usual) / usual.where(usual > 0, 1.0) + defined + _undecidable(region)
+
+
 def _parts(attribution: Tensor | Frames, truth: Truth | None) -> tuple[Tensor, Tensor, Tensor]:
     found = attribution if isinstance(attribution, Frames) else frames(attribution, truth)
     return found.marginal, found.region, found.share

@@ -1,0 +1,9 @@
+"""The command line: parsing and printing only. What it does lives in the harness, training, leaderboard and audit."""
+# ruff: noqa: I001 - the order of the imports is that of the commands in `--help`
+
+from __future__ import annotations
+
+from xaibench.cli.app import app, main
+from xaibench.cli import scoring, auditing, detectors, data, listing
+
+__all__ = ["app", "auditing", "data", "detectors", "listing", "main", "scoring"]

@@ -1,0 +1,5 @@
+"""`python -m xaibench.cli`."""
+
+from xaibench.cli.app import main
+
+main()

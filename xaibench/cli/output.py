@@ -1,0 +1,71 @@
+"""What the commands print: notes, progress, boards, summaries."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xaibench.harness.run import Progress, Summary
+
+
+def console() -> Any:
+    """Where tables go: in a file or a pipe they keep their full width."""
+    from rich.console import Console
+
+    from xaibench.leaderboard.render import WIDTH
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
+def note(message: str) -> None:
+    """One line to the standard error, for what the user should know and need not act on."""
+    print(f"note: {message}", file=sys.stderr)
+
+
+class progress_bar:
+    """A rich progress bar fed by the harness' reports."""
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("ETA"), TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.bar.start()
+        self.tasks: dict[str, Any] = {}
+        return self.step
+
+    def step(self, progress: Progress) -> None:
+        if progress.phase not in self.tasks:
+            self.tasks[progress.phase] = self.bar.add_task(progress.phase, total=progress.total)
+        text = f"{progress.phase} {progress.message}".strip()[:44]
+        self.bar.update(self.tasks[progress.phase], completed=progress.done, total=progress.total, description=text)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+def print_summary(summary: Summary) -> None:
+    """What a run did, and its problems."""
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.statuses.items()))
+    done = f"{summary.computed} rows computed ({counts})" if summary.computed else "nothing to do"
+    print(f"{summary.folder}: {done}, {summary.kept} kept, {summary.seconds:.0f} s")
+    for problem in summary.problems:
+        print(f"  note: {problem}")
+
+
+def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "utterance") -> Any:
+    """Print the board of some run folders, and return it."""
+    from xaibench.leaderboard import render, table
+
+    board = table.board(table.read_rows(runs), metrics=metrics, cluster=cluster)
+    console().print(render.terminal(board))
+    return board

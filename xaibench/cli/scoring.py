@@ -1,0 +1,204 @@
+"""Commands that score methods: `run`, and what reads its folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xaibench.cli.app import app
+from xaibench.cli.output import console, note, print_board, print_summary, progress_bar
+from xaibench.cli.words import checkpoints_of, cm_options, options_of, roots_of, split_names
+from xaibench.errors import XaibenchError
+
+
+@app.command()
+def run(
+    cm: Annotated[str, typer.Option(help="Countermeasures, or `all`.", metavar="NAME[,NAME]")],
+    xai: Annotated[str, typer.Option(help="Attribution methods, or `all`. Controls are always added.")] = "all",
+    data: Annotated[
+        str, typer.Option(help="Data set; `xaibench list` shows them. Or the path of a manifest, NAME.toml.")
+    ] = "minivoc",
+    root: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of the data set, where not embedded; ROOT=FOLDER for a further one."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split to score: train, dev or eval.")] = "eval",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="`quick`: few utterances, short curves, only the twin fill's (minutes on two cores). `full`: every "
+            "pair, every metric, long curves."
+        ),
+    ] = "quick",
+    metrics: Annotated[str, typer.Option(help="Metrics, `all`, or `preset`.")] = "preset",
+    limit: Annotated[int | None, typer.Option(help="Vocoded utterances to score.")] = None,
+    route: Annotated[
+        str, typer.Option(help="`native` (at the tap), `grid` (STFT in front of the model), or `auto`.")
+    ] = "auto",
+    truth: Annotated[
+        str, typer.Option(help="`eq2` (smoothed), `eq1` (unsmoothed), `log-difference`, or `segments` of partial spoofs.")
+    ] = "eq2",
+    truth_kernel: Annotated[tuple[int, int], typer.Option(help="Smoothing of eq2, cells: time, frequency.")] = (3, 11),
+    truth_variance: Annotated[tuple[float, float], typer.Option(help="Its variance, cells squared.")] = (3.0, 5.0),
+    truth_epsilon: Annotated[float, typer.Option(help="Added to the denominator.")] = 1e-8,
+    truth_share: Annotated[float, typer.Option(help="Share of cells in the region (1 - tau).")] = 0.05,
+    n_fft: Annotated[int, typer.Option(help="STFT size of the common grid, samples.")] = 512,
+    hop: Annotated[int, typer.Option(help="Hop of the common grid, samples.")] = 160,
+    window: Annotated[str, typer.Option(help="hann, hamming or blackman.")] = "hann",
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Utterances at a time; `auto` chooses by device.")] = "auto",
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="Weights (safetensors) instead of the shipped: FILE, or NAME=FILE with several CMs; repeatable."),
+    ] = None,
+    ssl: Annotated[
+        Path | None, typer.Option(help="Local Hugging Face folder of a wav2vec 2.0 encoder, for CMs trained on one.")
+    ] = None,
+    cm_set: Annotated[list[str] | None, typer.Option(help="CM.OPTION=VALUE on top of its card's, repeatable.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="METHOD.OPTION=VALUE, repeatable.")] = None,
+    keep_maps: Annotated[bool, typer.Option(help="Also write every attribution and the truth (for `show`).")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command in the same folder continues.")] = None,
+) -> None:
+    """Score attribution methods, and print the board.
+
+    Running the same command again computes only what is missing; killing it loses nothing that was finished.
+
+    `xaibench run --cm lcnn --xai grad-cam,saliency --limit 5 --keep-maps`
+    """
+    from xaibench.grid import Grid
+    from xaibench.harness.device import choose_device
+    from xaibench.harness.run import run as run_harness
+    from xaibench.harness.spec import RunSpec
+    from xaibench.harness.workbench import (
+        control_names,
+        known_countermeasures,
+        known_datasets,
+        known_metrics,
+        known_names,
+    )
+    from xaibench.truth import TruthSpec
+
+    if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
+        raise XaibenchError(f"--batch-size {batch_size!r}: expected `auto` or a whole number of at least 1")
+    methods, broken = known_names("attributors", split_names(xai))
+    cms, without = known_countermeasures(split_names(cm), checkpoints := checkpoints_of(checkpoint or [], split_names(cm)))
+    for problem in (*broken, *without):
+        note(problem)
+    spec = RunSpec(
+        countermeasures=cms,
+        attributors=tuple(dict.fromkeys([*methods, *control_names()])),
+        metrics=known_metrics(split_names(metrics), preset),
+        data=known_datasets([data])[0],
+        root=roots_of(root or [], data),
+        split=split,
+        route=route,
+        preset=preset,
+        limit=limit,
+        seed=seed,
+        checkpoints=checkpoints,
+        cm_options=cm_options(cms, cm_set or [], ssl),
+        keep_maps=keep_maps,
+        grid=Grid(n_fft=n_fft, hop=hop, window=window),
+        truth=TruthSpec(truth, truth_kernel, truth_variance, truth_epsilon, truth_share),
+        options=options_of(set_ or []),
+    )
+    cms_name = "all" if cm == "all" else "-".join(spec.countermeasures)
+    folder = out or Path("results") / f"{cms_name}-{Path(data).stem}-{preset}"
+    with progress_bar() as show_step:
+        summary = run_harness(
+            spec, folder, device=choose_device(device), batch_size=None if batch_size == "auto" else int(batch_size),
+            report=show_step,
+        )  # fmt: skip
+    print_board([folder], None)
+    print_summary(summary)
+
+
+@app.command()
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.md, .csv, .json (png: bars).")] = None,
+    formats: Annotated[str, typer.Option(help="md, csv, json, txt, png, separated by commas.")] = "md,csv,json",
+    metrics: Annotated[str | None, typer.Option(help="Metrics to show; the default shows both kinds side by side.")] = None,
+    cluster: Annotated[str, typer.Option(help="What the intervals resample: utterance (source) or speaker.")] = "utterance",
+) -> None:
+    """Turn run folders into a leaderboard: mean, 95 % interval by source utterance, skill between floor and ceiling."""
+    board = print_board(runs, split_names(metrics) if metrics else None, cluster=cluster)
+    if out is None:
+        return
+    from xaibench.leaderboard import render
+
+    for path in render.write(board, out, split_names(formats)):
+        print(path)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    metric: Annotated[list[str] | None, typer.Option(help="Metric; again for more. Default: one of each kind.")] = None,
+    cluster: Annotated[str, typer.Option(help="What counts as one observation: utterance or speaker.")] = "utterance",
+    against: Annotated[str | None, typer.Option(help="Attributor to compare with; default: the best control.")] = None,
+    bayes: Annotated[bool, typer.Option("--bayes", help="Also the Bayesian signed-rank test, with --rope.")] = False,
+    rope: Annotated[
+        float | None, typer.Option(help="What counts as equal in the metric's units; default: 1 % of its range.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.md, .csv, .json and the diagrams.")] = None,
+) -> None:
+    """Which methods differ: tests over utterances, critical differences, sample size, agreement of orders.
+
+    Runs that cannot share a table (two trainings of one countermeasure) are compared each by itself, their orders with each
+    other. `xaibench compare results/demo --metric rank-accuracy --metric drop-twin --out results/demo/compare`
+    """
+    from xaibench.leaderboard import compare as comparing
+
+    rows, notes = comparing.read_sources(runs)
+    half = rope if rope is not None else "auto" if bayes else None
+    report = comparing.compare(rows, metrics=metric, against=against, cluster=cluster, rope=half, notes=notes)
+    console().print(comparing.terminal(report))
+    if out is not None:
+        for path in comparing.write(report, out):
+            print(path)
+
+
+@app.command("rcq")
+def rcq_(
+    run_folder: Annotated[Path, typer.Argument(help="A run with --keep-maps on partially spoofed speech.", metavar="RUN")],
+    vad: Annotated[Path | None, typer.Option(help="Folder of UTTERANCE.vad files; default: an energy rule.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table, as CSV.")] = None,
+) -> None:
+    """Relative contribution quantification (arXiv 2406.02483): where in time maps of partial spoofs lie, in percent.
+
+    BS, SS bona fide and spoofed speech; TR transitions; BN, SN bona fide and spoofed non-speech. 0 is the average frame.
+
+    `xaibench run --cm ssl-res1d --xai grad-cam --data minivoc-partial --truth segments --keep-maps --out results/partial`
+    """
+    from rich.table import Table
+
+    from xaibench.leaderboard.rcq import rcq_of_run
+
+    found = rcq_of_run(run_folder, vad=vad)
+    table = Table(*found.columns, box=None, pad_edge=False)
+    for row in found.itertuples(index=False):
+        table.add_row(*("-" if v != v else f"{v:+.1f}" if isinstance(v, float) else str(v) for v in row))
+    console().print(table)
+    if out is not None:
+        found.to_csv(out, index=False)
+        print(out)
+
+
+@app.command()
+def show(
+    run_folder: Annotated[Path, typer.Argument(help="A run made with --keep-maps.", metavar="RUN")],
+    utt: Annotated[str, typer.Option(help="Utterance, or utterance/vocoder for one of its twins.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNG.")] = Path("figures"),
+) -> None:
+    """Draw real, fake, the truth over the fake, and every method's map with its top 5 % (PNG).
+
+    `xaibench show results/demo --utt june_fr_002`
+    """
+    from xaibench.figures import show_run
+
+    for path in show_run(run_folder, utt, out):
+        print(path)
