@@ -51,7 +51,7 @@ METRICS: dict[str, Metric] = {
 #: The presets of the command line. `quick` asks 3 fills one question each, and only the twin for whole curves; `full` leaves
 #: out what explains every utterance again and again (stability, sanity, input invariance): `--metrics all` has it.
 QUICK = (
-    "rank-accuracy", "iou@5", "mass-accuracy", "roc-auc", "average-precision", "pointing-game",
+    "rank-accuracy", "iou@5", "mass-accuracy", "roc-auc", "average-precision", "pointing-game", "spearman", "sparseness",
     "rank-accuracy-time", "roc-auc-time",
     "drop-twin", "drop-mean", "drop-silence",
     "deletion-twin", "insertion-twin", "deletion-twin-probability", "insertion-twin-probability",

@@ -1,0 +1,112 @@
+"""`audit.md`, its figures and `audit.json`: a page that a reader understands without the code."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from xaibench.audit.section import Section
+from xaibench.errors import RunError
+from xaibench.leaderboard.render import number
+
+#: Lines of a table on the page; audit.json has all.
+LONGEST = 60
+DPI = 160
+
+
+def write_page(sections: Sequence[Section], out: Path, *, title: str, facts: Mapping[str, str]) -> list[Path]:
+    """Write `out/audit.md`, `out/audit.json` and `out/figures/*.png`. Returns the paths, the page first.
+
+    facts: what was audited, on what, as lines of the page's head. Raises RunError where the folder cannot be written.
+    """
+    out = Path(out)
+    paths = [out / "audit.md", out / "audit.json"]
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        for section in sections:
+            if section.draw is not None:
+                paths.append(out / "figures" / f"{section.name}.png")
+                section.draw().savefig(paths[-1], dpi=DPI)
+        _write(paths[0], page(sections, title=title, facts=facts))
+        _write(paths[1], as_json(sections, title=title, facts=facts))
+    except OSError as error:
+        raise RunError(f"{out}: cannot write the audit here ({error.strerror}); choose another --out") from error
+    return paths
+
+
+def page(sections: Sequence[Section], *, title: str, facts: Mapping[str, str]) -> str:
+    """The page as markdown: answers first, then each part with its question, figure and table."""
+    lines = [f"# {title}", ""]
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += ["", "## In short", ""]
+    lines += [f"- **{section.title}** {_escape(section.answer[0])}" for section in sections]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", section.question, ""]
+        lines += [f"- {_escape(sentence)}" for sentence in section.answer]
+        if section.draw is not None:
+            lines += ["", f"![{section.title}](figures/{section.name}.png)"]
+        lines += ["", *_table(section.table)]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(sections: Sequence[Section], *, title: str, facts: Mapping[str, str]) -> str:
+    """Every number: `{"title", "facts", "sections": [{name, title, question, answer, table: [...]}]}`; unknown is null."""
+    content = {
+        "title": title,
+        "facts": dict(facts),
+        "sections": [
+            {
+                "name": s.name, "title": s.title, "question": s.question, "answer": list(s.answer),
+                "table": [{k: _plain(v) for k, v in row.items()} for row in s.table.to_dict("records")],
+            }
+            for s in sections
+        ],
+    }  # fmt: skip
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _table(table: pd.DataFrame) -> list[str]:
+    """Markdown lines; `x low` and `x high` become an interval beside x."""
+    names = [c for c in table.columns if not (c.endswith((" low", " high", "_low", "_high")) or c in ("low", "high"))]
+    lines = [_line(names), _line(["---" if table[c].dtype.kind not in "fiu" else "---:" for c in names])]
+    for row in table.head(LONGEST).to_dict("records"):
+        lines.append(_line([_cell(row, name) for name in names]))
+    if len(table) > LONGEST:
+        lines += ["", f"{len(table) - LONGEST} further lines are in audit.json."]
+    return lines
+
+
+def _cell(row: Mapping[str, object], name: str) -> str:
+    value = row[name]
+    if not isinstance(value, float):
+        return str(value)
+    ends = next((e for e in ((f"{name} low", f"{name} high"), (f"{name}_low", f"{name}_high")) if e[0] in row), None)
+    ends = ends or (("low", "high") if name == "tau" and "low" in row else None)
+    if ends is None or not all(math.isfinite(row[e]) for e in ends):
+        return number(value)
+    return f"{number(value)} [{number(row[ends[0]])}, {number(row[ends[1]])}]"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escape(c) for c in cells) + " |"
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.tmp")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)
