@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from xaibench.audit.runs import clusters, scores
-from xaibench.audit.section import Section
-from xaibench.leaderboard.table import FLOORS, kind, metric_facts
+from xaibench.audit.section import Section, per_cent
+from xaibench.leaderboard.table import CEILINGS, FLOORS, SHAMS, kind, metric_facts
 from xaibench.stats import cluster_bootstrap, paired_difference
 
 if TYPE_CHECKING:
@@ -25,55 +25,91 @@ CURVES = ("drop", "deletion", "insertion")
 
 
 def ceiling_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a metric x attributor: the mean, and where it stands between floor and optimum."""
+    """One line a metric x attributor: the mean, and its place between the best floor and the optimum.
+
+    place = (score - floor) / (optimum - floor), of means over the pairs that all three have; NaN where the optimum is not
+    above the floor.
+    """
     lines = []
     for fill in ("twin", "silence"):
         for curve in CURVES:
             metric, best = f"{curve}-{fill}", f"extremal-{fill}"
             wide = scores(rows, metric)
-            if best not in wide.columns:
-                continue
-            sign = 1 if metric_facts(metric).direction == "higher" else -1
             means = wide.mean()
-            floor = max((n for n in FLOORS if n in means.index), key=lambda n, m=means, s=sign: s * m[n])
-            reach = means[best] - means[floor]
+            sign = 1 if metric_facts(metric).direction == "higher" else -1
+            floor = max((n for n in FLOORS if n in means.index), key=lambda n, m=means, s=sign: s * m[n], default=None)
+            if best not in means.index or floor is None:
+                continue
             for name, mean in means.items():
-                place = (mean - means[floor]) / reach if sign * reach > 0 else np.nan
+                common = wide[list(dict.fromkeys((name, floor, best)))].dropna().mean()
+                reach = sign * (common[best] - common[floor])
+                place = sign * (common[name] - common[floor]) / reach if reach > 0 else np.nan
                 lines.append(
                     {"metric": metric, "attributor": name, "kind": kind(name), "mean": mean, "place": place, "floor": floor}
                 )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=["metric", "attributor", "kind", "mean", "place", "floor"])
 
 
 def ceiling_section(rows: pd.DataFrame, countermeasure: str) -> Section:
     """The part of the audit."""
     table = ceiling_table(rows)
-    answer = []
-    for metric, part in table.groupby("metric", sort=False):
-        methods = part[part["kind"].eq("method")].sort_values("place", ascending=False)
-        if methods.empty or methods["place"].isna().all():
-            answer.append(f"{metric}: the optimum is not above the floor, so nothing can be placed.")
-            continue
-        first, truth = methods.iloc[0], part.set_index("attributor")["place"].get("oracle", np.nan)
-        answer.append(
-            f"{metric}: the best method, {first['attributor']}, goes {first['place']:.0%} of the way from "
-            f"{part['floor'].iloc[0]} to the optimum, the median method {methods['place'].median():.0%}, the truth itself "
-            f"{truth:.0%}."
-        )
+    answer = [_placed(str(metric), part) for metric, part in table.groupby("metric", sort=False)]
     wide = scores(rows, "rank-accuracy")
     for fill in ("twin", "silence"):
         name = f"extremal-{fill}"
-        if name in wide.columns and wide[name].notna().any():
-            there = wide[[name, "random"]].dropna()
-            found = cluster_bootstrap(there[name], clusters(there))
-            more = paired_difference(there[name].to_numpy(), there["random"].to_numpy(), clusters(there))
-            where = "more than" if more.low > 0 else "less than" if more.high < 0 else "no more than"
-            answer.append(
-                f"The optimum towards {fill} has {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] of the truth's region "
-                f"in its top 5 % ({where} random cells): {countermeasure} can be moved best by "
-                f"{'cells that are in part' if more.low > 0 else 'other cells than'} those the vocoder changed most."
-            )
-    return Section("ceiling", "The ceiling of faithfulness", QUESTION, tuple(answer), table, lambda: _draw(table))
+        there = wide[[name, "random"]].dropna() if {name, "random"} <= set(wide.columns) else wide.iloc[:0]
+        if len(there):
+            answer.append(_where(there, name, fill, countermeasure))
+    answer = answer or ["Nothing can be placed: the optimised orders have no score here."]
+    draw = (lambda: _draw(table)) if table["place"].notna().any() else None
+    return Section("ceiling", "The ceiling of faithfulness", QUESTION, tuple(answer), _by_attributor(table), draw)
+
+
+def _placed(metric: str, part: pd.DataFrame) -> str:
+    """Where the methods and the truth stand in one metric."""
+    place, floor = part.set_index("attributor")["place"], part["floor"].iloc[0]
+    methods = place[[n for n in place.index if kind(n) == "method"]].dropna().sort_values(ascending=False, kind="stable")
+    if np.isnan(place[f"extremal-{metric.rpartition('-')[2]}"]):
+        return f"{metric}: the optimum found is not above the best control, {floor}, so nothing can be placed."
+    if methods.empty:
+        return f"{metric}: no method can be placed between the best control, {floor}, and the optimum."
+    return (
+        f"{metric}: between the best control, {floor} (0 %), and the optimum (100 %) the best method, {methods.index[0]}, "
+        f"stands at {per_cent(methods.iloc[0])}, the median of {len(methods)} at {per_cent(methods.median())}, the truth "
+        f"itself at {per_cent(place.get('oracle', np.nan))}."
+        + (" A place above 100 % means that the search stopped short of the optimum." if place.max() > 1 else "")
+    )
+
+
+def _where(there: pd.DataFrame, name: str, fill: str, countermeasure: str) -> str:
+    """Does the optimum lie in the truth's region? `there`: rank accuracies of the optimum and of random cells."""
+    found = cluster_bootstrap(there[name], clusters(there))
+    more = paired_difference(there[name].to_numpy(), there["random"].to_numpy(), clusters(there))
+    ends = "" if np.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
+    if np.isnan(more.low):
+        meaning = "whether that is more than random cells hold is unknown"
+    elif more.low > 0:
+        meaning = (
+            f"more than random cells do. The cells that move {countermeasure} most are in part those that the vocoder changed "
+            f"most"
+        )
+    else:
+        meaning = (
+            f"{'less' if more.high < 0 else 'not more beyond doubt'} than random cells do. The cells that move "
+            f"{countermeasure} most are others than those that the vocoder changed most"
+        )
+    return f"The top 5 % of the optimum towards {fill} hold {found.mean:.3f}{ends} of the truth's region, {meaning}."
+
+
+def _by_attributor(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of the page, one line an attributor: mean and place in every metric."""
+    lines: dict[str, dict[str, object]] = {}
+    for line in table.to_dict("records"):
+        mine = lines.setdefault(line["attributor"], {"attributor": line["attributor"], "kind": line["kind"]})
+        mine |= {line["metric"]: line["mean"], f"{line['metric']} place": line["place"]}
+    order = [*CEILINGS, *SHAMS, *sorted(n for n in lines if kind(n) == "method"), *FLOORS]
+    columns = [f"{metric}{end}" for metric in dict.fromkeys(table["metric"]) for end in ("", " place")]
+    return pd.DataFrame([lines[name] for name in order if name in lines], columns=["attributor", "kind", *columns])
 
 
 def _draw(table: pd.DataFrame) -> Figure:
@@ -94,9 +130,9 @@ def _draw(table: pd.DataFrame) -> Figure:
         truth = part.loc[part["attributor"].eq("oracle"), "place"].clip(-1.5, 1.2)
         axes.plot(truth, [y + 0.3] * len(truth), "^", color=BLUE, markersize=5, label="the truth" if y == 0 else None)
     axes.set_yticks(range(len(metrics)), metrics)
-    axes.invert_yaxis()
+    axes.set_ylim(len(metrics) - 0.45, -0.55)
     for at in (0, 1):
         axes.axvline(at, color="black", linewidth=0.5)
-    axes.set_xlabel("place between the best floor (0) and the optimum (1); cut at -1.5")
+    axes.set_xlabel("place between the best floor (0) and the optimum (1); cut at -1.5 and 1.2")
     axes.legend(frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure

@@ -24,7 +24,7 @@ from xaibench.leaderboard.table import kind
 from xaibench.maps import map_path, read_map
 from xaibench.metrics.localisation import relevance_rank_accuracy
 from xaibench.project import project
-from xaibench.stats import Interval
+from xaibench.stats import Interval, rank_agreement
 from xaibench.truth import TruthSpec, smooth, truth
 from xaibench.types import Attribution, Pair
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 QUESTION = (
     "Rank accuracy depends on how the truth is made: the formula, the share of cells that count as changed, the STFT, a "
-    "small constant in a denominator, the alignment of the pair. Each line changes one of them, scores the same maps again, "
-    "and gives Kendall's tau between the order of the methods then and in the reference (1: same order, 0: unrelated). "
+    "small constant in a denominator, the alignment of the pair. Each line changes one of these choices (the last one "
+    "smooths the maps instead), scores the same maps again, and gives Kendall's tau between the order of the methods then and in the reference (1: same order, 0: unrelated). "
     "Where methods differ by no more than chance, their order is noise under any truth: the yardstick is tau between the "
     "orders of two random halves of the utterances under the reference itself."
 )
@@ -79,26 +79,29 @@ def own_grid(module: object) -> Grid | None:
     return next((m.grid for m in module.frontend.modules() if isinstance(getattr(m, "grid", None), Grid)), None)
 
 
-def rescored(bench: Workbench, run: Path, countermeasure: str) -> dict[str, pd.DataFrame]:
-    """Rank accuracies of the kept maps under every variant: name -> pairs x attributors, the reference first."""
+def rescored(bench: Workbench, run: Path, countermeasure: str, done: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rank accuracies of the kept maps under every variant: name -> pairs x methods, the reference first.
+
+    done: those of the run, pairs x attributors (`xaibench.audit.runs.scores`). What has none there, a map without
+    frequencies or a void method, has none here.
+    """
     spec, module = bench.spec, bench.countermeasure(countermeasure).module
     route = bench.route(countermeasure)
     chosen = ordered_pairs(bench.corpus, spec.split)[: spec.pairs]
-    methods = [name for name in spec.attributors if kind(name) == "method"]
+    methods = [name for name in spec.attributors if kind(name) == "method" and name in done.columns]
     kinds = variants(spec.grid, own_grid(module))
     found: dict[str, dict[tuple[str, str], Mapping[str, float]]] = {v.name: {} for v in kinds}
     for pair in chosen:
-        kept = {}
-        for name in methods:
-            path = map_path(run, countermeasure, route, name, pair.id)
-            if path.exists():
-                kept[name] = torch.from_numpy(read_map(path).values)
+        key = (pair.spoof.source, pair.spoof.vocoder)
+        scored = [name for name in methods if key in done.index and np.isfinite(done.at[key, name])]
+        paths = {name: map_path(run, countermeasure, route, name, pair.id) for name in scored}
+        kept = {name: torch.from_numpy(read_map(path).values) for name, path in paths.items()}
         if not kept:
             continue
         maps = Attribution(torch.stack(list(kept.values())), spec.grid.frequency, spec.grid.time(module.n_samples))
         for variant in kinds:
             values = _scores(bench, pair, maps, variant, module.n_samples)
-            found[variant.name][pair.spoof.source, pair.spoof.vocoder] = dict(zip(kept, values, strict=True))
+            found[variant.name][key] = dict(zip(kept, values, strict=True))
     return {name: pd.DataFrame.from_dict(lines, orient="index", columns=methods) for name, lines in found.items()}
 
 
@@ -115,18 +118,22 @@ def _scores(bench: Workbench, pair: Pair, maps: Attribution, variant: Variant, n
 
 
 def constants_table(scored: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
-    """One line a variant, and the yardstick: tau with its interval over source utterances, and who wins."""
+    """One line a variant, and the yardstick: tau with its interval over source utterances, and who wins.
+
+    Empty where no map has a score.
+    """
     first, *_ = scored
+    if scored[first].isna().all(axis=None):
+        return pd.DataFrame()
     reference = _by_source(scored[first])
     lines = []
     for name, wide in scored.items():
         order = _by_source(wide)
         tau, _ = order_agreement(reference.to_numpy(), order.to_numpy(), seed=seed)
-        means = order.mean()
-        best = means.idxmax()
-        lines.append(_line(name, tau, best, means[best]))
-    half = _halves(reference.to_numpy(), seed)
-    spread = Interval(float(half.mean()), *np.quantile(half, [0.025, 0.975]))
+        means = order.mean().dropna()
+        lines.append(_line(name, tau, *((means.idxmax(), means.max()) if len(means) else ("", np.nan))))
+    half = _halves(reference, seed)
+    spread = Interval(float(half.mean()), *np.quantile(half, [0.025, 0.975])) if len(half) else Interval(*[np.nan] * 3)
     lines.insert(1, _line("yardstick: two halves of the utterances", spread, "", np.nan))
     return pd.DataFrame(lines)
 
@@ -142,41 +149,64 @@ def _by_source(wide: pd.DataFrame) -> pd.DataFrame:
     return wide.groupby(wide.index.map(lambda key: key[0])).mean()
 
 
-def _halves(order: np.ndarray, seed: int) -> np.ndarray:
-    """tau between the orders of two random halves, `HALVES` times."""
-    from scipy.stats import kendalltau
-
+def _halves(order: pd.DataFrame, seed: int) -> np.ndarray:
+    """tau between the orders of two random halves of the utterances, `HALVES` times; without those where it is undefined."""
     draw = np.random.default_rng(seed)
     taus = []
     for _ in range(HALVES):
-        shuffled = draw.permutation(len(order))
-        a, b = (np.nanmean(order[part], axis=0) for part in np.array_split(shuffled, 2))
-        taus.append(kendalltau(a, b).statistic)
-    return np.array(taus)
+        shuffled = order.iloc[draw.permutation(len(order))]
+        middle = (len(order) + 1) // 2
+        taus.append(rank_agreement(shuffled[:middle].mean(), shuffled[middle:].mean()).tau)
+    return np.array([tau for tau in taus if np.isfinite(tau)])
 
 
-def constants_section(table: pd.DataFrame) -> Section:
-    """The part of the audit."""
+def constants_section(table: pd.DataFrame) -> Section | None:
+    """The part of the audit; None for an empty table."""
+    if table.empty:
+        return None
     reference, yardstick, *_ = table.to_dict("records")
     others = table.iloc[2:]
-    worst = others.loc[others["tau"].idxmin()]
-    below = others[others["high"] < yardstick["tau"]]
-    winners = sorted(set(others["best method"]) - {reference["best method"]})
+    winners = sorted(set(others["best method"]) - {reference["best method"], ""})
     answer = (
-        f"Two halves of the utterances agree on the order of the methods with tau {yardstick['tau']:.2f} "
-        f"[{yardstick['low']:.2f}, {yardstick['high']:.2f}]: "
-        + ("the order itself is mostly noise." if yardstick["tau"] < 0.5 else "the order is more than noise."),
-        f"The constant that matters most is '{worst['truth']}': tau {worst['tau']:.2f} [{worst['low']:.2f}, "
-        f"{worst['high']:.2f}]. "
-        + (
-            f"Below the yardstick beyond doubt: {', '.join(below['truth'])}."
-            if len(below)
-            else "No constant moves the order further than another half of the utterances does."
-        ),
+        _yardstick(yardstick),
+        _moved(others.dropna(subset=["tau"]), yardstick["tau"]),
         f"The first place goes to {reference['best method']} in the reference"
-        + (f", and to {', '.join(winners)} under other constants." if winners else " and under every other constant."),
+        + (f", and to {', '.join(winners)} under other choices." if winners else " and under every other choice."),
     )
     return Section("constants", "Do the truth's constants decide?", QUESTION, answer, table, lambda: _draw(table))
+
+
+def _yardstick(line: Mapping[str, float]) -> str:
+    """How much of the order of the methods is noise."""
+    if np.isnan(line["tau"]):
+        return (
+            "How well two halves of the utterances agree on the order of the methods is unknown: that takes two source "
+            "utterances, and three methods that are not all alike."
+        )
+    if line["low"] <= 0:
+        meaning = "the order of the methods may be noise altogether"
+    else:
+        meaning = "much of the order is noise" if line["tau"] < 0.5 else "most of the order is not noise"
+    return (
+        f"Two halves of the utterances agree on the order of the methods with tau {line['tau']:.2f} [{line['low']:.2f}, "
+        f"{line['high']:.2f}]: {meaning}."
+    )
+
+
+def _moved(others: pd.DataFrame, yardstick: float) -> str:
+    """Which choice moves the order most, and which beyond what another half of the utterances does. `others` have a tau."""
+    if others.empty:
+        return "Whether a choice moves the order is unknown: tau needs three methods that are not all alike."
+    worst = others.loc[others["tau"].idxmin()]
+    if worst["tau"] > 1 - 1e-9:
+        return "No choice moves the order of the methods: tau is 1 for each."
+    ends = "" if np.isnan(worst["low"]) else f" [{worst['low']:.2f}, {worst['high']:.2f}]"
+    text = f"The choice that moves the order most is '{worst['truth']}': tau {worst['tau']:.2f}{ends}."
+    if np.isnan(yardstick):
+        return text
+    below = others[others["high"] < yardstick]
+    names = ", ".join(f"'{name}'" for name in below["truth"])
+    return f"{text} Below the yardstick beyond the interval: {names or 'none'}."
 
 
 def _draw(table: pd.DataFrame) -> Figure:

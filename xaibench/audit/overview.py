@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from xaibench.audit.runs import clusters, scores
-from xaibench.audit.section import Section
+from xaibench.audit.section import Section, per_cent
 from xaibench.leaderboard.table import CEILINGS, FLOORS, SHAMS, kind
 from xaibench.stats import cluster_bootstrap
 
@@ -35,41 +35,54 @@ def overview_section(rows: pd.DataFrame) -> Section:
             ends = (heading, f"{heading} low", f"{heading} high")
             lines.setdefault(name, {"cells chosen by": name, "kind": kind(name)}).update(zip(ends, found, strict=True))
     order = [*CEILINGS, *SHAMS, *sorted(n for n in lines if kind(n) == "method"), *FLOORS]
-    table = pd.DataFrame([lines[name] for name in order if name in lines])
+    columns = ["cells chosen by", "kind", *(f"{h}{end}" for h in COLUMNS.values() for end in ("", " low", " high"))]
+    table = pd.DataFrame([lines[name] for name in order if name in lines], columns=columns)
     methods = table[table["kind"].eq("method")]
     twin, silence = COLUMNS["drop-twin"], COLUMNS["drop-silence"]
-    most, least = methods.loc[methods[twin].idxmax()], methods.loc[methods[twin].idxmin()]
-    beyond = methods[methods[silence] > 1]
-    best = methods.loc[methods["rank accuracy"].idxmax()]
+    moved = methods[silence].dropna().abs()
+    beyond, random = int((moved > 1).sum()), table.loc[table["cells chosen by"].eq("random"), silence]
     answer = (
-        f"In rank accuracy the methods lie between {methods['rank accuracy'].min():.3f} and "
-        f"{best['rank accuracy']:.3f} ({best['cells chosen by']}); chance is 0.05.",
-        f"In the fall of the score (twin fill) they lie between {least[twin]:.0%} ({least['cells chosen by']}) and "
-        f"{most[twin]:.0%} ({most['cells chosen by']}) of the gap.",
-        f"Silencing the cells of {len(beyond)} of {len(methods)} methods moves the score by more than the whole gap, so "
-        f"with that fill a score also measures how strange the input has become; random cells move it by "
-        f"{table.set_index('cells chosen by').at['random', silence]:.0%}.",
+        f"In rank accuracy {_between(methods, 'rank accuracy', '{:.3f}'.format)}; chance is 0.05.",
+        f"In the fall of the score (twin fill), as a share of the gap, {_between(methods, twin, per_cent)}.",
+        f"Silencing the cells of {beyond} of {len(moved)} methods moves the score by more than the whole gap"
+        + (": with that fill a score also measures how strange the input has become. " if beyond else ". ")
+        + f"Silencing random cells takes away {per_cent(random.iloc[0]) if len(random) else 'an unknown share'} of it.",
     )
-    return Section("overview", "What 5 % of the cells do", QUESTION, answer, table, lambda: _draw(table))
+    draw = (lambda: _draw(table)) if len(table) else None
+    return Section("overview", "What 5 % of the cells do", QUESTION, answer, table, draw)
+
+
+def _between(methods: pd.DataFrame, column: str, text: Callable[[float], str]) -> str:
+    """Where the methods lie, in words."""
+    there = methods.dropna(subset=[column]).sort_values(column, kind="stable")
+    ends = [f"{text(line[column])} ({line['cells chosen by']})" for line in there.to_dict("records")]
+    if len(ends) < 2:
+        return f"the only method with a value has {ends[0]}" if ends else "no method has a value"
+    return f"the {len(ends)} methods lie between {ends[0]} and {ends[-1]}"
 
 
 def _draw(table: pd.DataFrame) -> Figure:
+    """Two columns of dots with their intervals: finding the truth, and moving the score."""
     from matplotlib.figure import Figure
 
     from xaibench.figures import BLUE, GREEN, GREY, ORANGE, VERMILLION
 
     colours = {"ceiling": GREEN, "method": VERMILLION, "sham": ORANGE, "floor": GREY}
-    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
-    axes = figure.subplots()
-    for line in table.to_dict("records"):
-        x, y = line["rank accuracy"], line[COLUMNS["drop-twin"]]
-        if np.isfinite(x + y):
-            axes.plot(x, y, "o", color=colours[line["kind"]], markersize=5)
-            axes.annotate(line["cells chosen by"], (x, y), xytext=(4, 2), textcoords="offset points", fontsize=7)
-    axes.axvline(0.05, color=BLUE, linewidth=0.7, linestyle=":")
-    axes.axhline(0, color="black", linewidth=0.5)
-    axes.set_xscale("symlog", linthresh=0.1)
-    axes.set_yscale("symlog", linthresh=0.5)
-    axes.set_xlabel("rank accuracy (dotted: chance)")
-    axes.set_ylabel("fall of the score, twin fill, share of the gap")
+    figure = Figure(figsize=(7.2, 0.2 * len(table) + 1.1), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    headings = ("rank accuracy", COLUMNS["drop-twin"])
+    for axes, heading, label in zip(panels, headings, ("rank accuracy", "fall of the score, share of the gap"), strict=True):
+        for y, line in enumerate(table.to_dict("records")):
+            colour, points = colours[line["kind"]], [line[heading]]
+            axes.plot([line[f"{heading} low"], line[f"{heading} high"]], [y, y], color=colour, linewidth=1)
+            axes.plot(points, [y], "o", color=colour, markersize=4)
+        axes.set_xlabel(label)
+    panels[0].axvline(0.05, color=BLUE, linewidth=0.7, linestyle=":")
+    panels[0].set_title("dotted: chance", fontsize=8, loc="left")
+    panels[0].set_xlim(-0.03, 1.03)
+    panels[1].axvline(0, color="black", linewidth=0.5)
+    panels[1].set_title("twin fill; logarithmic beyond 1", fontsize=8, loc="left")
+    panels[1].set_xscale("symlog", linthresh=1)
+    panels[0].set_yticks(range(len(table)), table["cells chosen by"], fontsize=8)
+    panels[0].set_ylim(len(table) - 0.4, -0.6)
     return figure

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 
 from xaibench import registry
-from xaibench.audit.section import Section
+from xaibench.audit.section import Section, per_cent
 from xaibench.harness.run import Progress, run
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import control_names, known_names
-from xaibench.leaderboard.table import board, read_rows
+from xaibench.leaderboard.table import SHAMS, board, read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,27 +66,43 @@ def planted_section(found: pd.DataFrame) -> Section:
     good, poor = skill[skill > FOUND], skill[skill < MISSED]
     above = methods[methods["rank-accuracy_margin_low"] > 0]
     rows = found.set_index("attributor")
+    eer = "an unknown equal error rate" if np.isnan(first["eer"]) else f"an equal error rate of {first['eer']:.1%}"
     answer = [
-        f"{first['countermeasure']} has an equal error rate of {first['eer']:.1%} on these recordings. The truth itself "
-        f"scores {rows.at['oracle', 'rank-accuracy']:.2f} in rank accuracy, the best control, "
-        f"{first['rank-accuracy_floor']}, {floors['rank-accuracy'].max():.3f}, chance 0.05.",
+        f"{first['countermeasure']} has {eer} on these recordings. The truth itself scores "
+        f"{_score(rows, 'oracle', 'rank-accuracy')} in rank accuracy, the best control, {first['rank-accuracy_floor']}, "
+        f"{floors['rank-accuracy'].max():.3f}, chance 0.05.",
         f"{len(above)} of {len(methods)} methods exceed the best control in rank accuracy beyond the interval.",
-        f"{len(good)} find the artefact (skill above {FOUND:.0%}): {_named(good)}.",
-        f"{len(poor)} miss it (below {MISSED:.0%}): {_named(poor)}.",
+        f"Find the artefact (skill above {per_cent(FOUND)}): {len(good)}, {_named(good)}.",
+        f"Miss it (below {per_cent(MISSED)}): {len(poor)}, {_named(poor)}.",
     ]
-    sham = rows.index.intersection(["moved-truth", "energy-matched"])
-    if len(sham):
+    shams = [name for name in SHAMS if name in rows.index and np.isfinite(rows.at[name, "drop-twin"])]
+    if shams and np.isfinite(_score_of(rows, "oracle", "drop-twin")):
+        lows = [rows.at[name, "drop-twin_margin_low"] for name in shams]
         answer.append(
-            f"Replacing the truth's cells by the twin's takes away {rows.at['oracle', 'drop-twin']:.0%} of the gap, "
-            + ", ".join(f"{name} {rows.at[name, 'drop-twin']:.0%}" for name in sham)
-            + ": the countermeasure listens where the artefact was planted."
+            f"Replacing the truth's cells by the twin's takes away {per_cent(rows.at['oracle', 'drop-twin'])} of the gap, "
+            + ", ".join(f"those of {name} {per_cent(rows.at[name, 'drop-twin'])}" for name in shams)
+            + (
+                ": the countermeasure listens where the artefact was planted."
+                if len(shams) == len(SHAMS) and all(low > 0 for low in lows) and rows.at["oracle", "drop-twin_low"] > 0
+                else ": that it listens where the artefact was planted is not beyond doubt."
+            )
         )
     return Section("planted", "Planted truth", QUESTION, tuple(answer), table, lambda: _draw(found))
 
 
 def _named(skill: pd.Series) -> str:
-    ordered = skill.sort_values(ascending=False)
-    return ", ".join(f"{name} {value:.0%}" for name, value in ordered.items()) if len(ordered) else "none"
+    ordered = skill.sort_values(ascending=False, kind="stable")
+    return ", ".join(f"{name} {per_cent(value)}" for name, value in ordered.items()) if len(ordered) else "none"
+
+
+def _score_of(rows: pd.DataFrame, name: str, metric: str) -> float:
+    """NaN where there is none."""
+    return float(rows.at[name, metric]) if name in rows.index else np.nan
+
+
+def _score(rows: pd.DataFrame, name: str, metric: str) -> str:
+    value = _score_of(rows, name, metric)
+    return f"{value:.2f}" if np.isfinite(value) else "unknown"
 
 
 def _draw(found: pd.DataFrame) -> Figure:

@@ -30,7 +30,7 @@ from xaibench.harness.workbench import Workbench
 PARTS = ("use", "overview", "twinpath", "constants", "ceiling", "meta", "planted")
 #: Methods whose scores the meta-evaluation disturbs, pairs it takes, and draws of each disturbance.
 META_METHODS = ("saliency", "input-x-gradient", "integrated-gradients", "grad-cam", "lrp")
-META_PAIRS, META_DRAWS = 8, 2
+META_PAIRS, META_DRAWS = 12, 2
 PLANTED_PAIRS = 24
 
 
