@@ -86,19 +86,18 @@ def _where(there: pd.DataFrame, name: str, fill: str, countermeasure: str) -> st
     found = cluster_bootstrap(there[name], clusters(there))
     more = paired_difference(there[name].to_numpy(), there["random"].to_numpy(), clusters(there))
     ends = "" if np.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
+    random = there["random"].mean()
     if np.isnan(more.low):
-        meaning = "whether that is more than random cells hold is unknown"
-    elif more.low > 0:
-        meaning = (
-            f"more than random cells do. The cells that move {countermeasure} most are in part those that the vocoder changed "
-            f"most"
-        )
+        text = f"random cells hold {random:.3f}, and whether that is less is unknown."
+    elif more.low > 0 or more.high < 0:
+        text = f"{'more' if more.low > 0 else 'less'} than random cells do ({random:.3f})."
     else:
-        meaning = (
-            f"{'less' if more.high < 0 else 'not more beyond doubt'} than random cells do. The cells that move "
-            f"{countermeasure} most are others than those that the vocoder changed most"
-        )
-    return f"The top 5 % of the optimum towards {fill} hold {found.mean:.3f}{ends} of the truth's region, {meaning}."
+        text = f"not told apart from random cells ({random:.3f})."
+    if found.high < 0.5:
+        text += f" These cells, found to move {countermeasure}, lie for the most part outside what the vocoder changed most."
+    elif found.low > 0.5:
+        text += f" These cells, found to move {countermeasure}, are for the most part those that the vocoder changed most."
+    return f"The top 5 % of the optimum towards {fill} hold {found.mean:.3f}{ends} of the truth's region, {text}"
 
 
 def _by_attributor(table: pd.DataFrame) -> pd.DataFrame:

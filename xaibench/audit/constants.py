@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 QUESTION = (
     "Rank accuracy depends on how the truth is made: the formula, the share of cells that count as changed, the STFT, a "
-    "small constant in a denominator, the alignment of the pair. Each line changes one of these choices (the last one "
-    "smooths the maps instead), scores the same maps again, and gives Kendall's tau between the order of the methods then and in the reference (1: same order, 0: unrelated). "
+    "small constant in a denominator, the alignment of the pair. Each line changes one of these choices (the last "
+    "smooths the maps instead), scores the same maps again, and gives Kendall's tau between the order of the methods then "
+    "and in the reference (1: same order, 0: unrelated). "
     "Where methods differ by no more than chance, their order is noise under any truth: the yardstick is tau between the "
     "orders of two random halves of the utterances under the reference itself."
 )
@@ -132,7 +133,7 @@ def constants_table(scored: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.
         tau, _ = order_agreement(reference.to_numpy(), order.to_numpy(), seed=seed)
         means = order.mean().dropna()
         lines.append(_line(name, tau, *((means.idxmax(), means.max()) if len(means) else ("", np.nan))))
-    half = _halves(reference, seed)
+    half = _halves(reference.to_numpy(), seed)
     spread = Interval(float(half.mean()), *np.quantile(half, [0.025, 0.975])) if len(half) else Interval(*[np.nan] * 3)
     lines.insert(1, _line("yardstick: two halves of the utterances", spread, "", np.nan))
     return pd.DataFrame(lines)
@@ -149,15 +150,20 @@ def _by_source(wide: pd.DataFrame) -> pd.DataFrame:
     return wide.groupby(wide.index.map(lambda key: key[0])).mean()
 
 
-def _halves(order: pd.DataFrame, seed: int) -> np.ndarray:
+def _halves(order: np.ndarray, seed: int) -> np.ndarray:
     """tau between the orders of two random halves of the utterances, `HALVES` times; without those where it is undefined."""
     draw = np.random.default_rng(seed)
     taus = []
     for _ in range(HALVES):
-        shuffled = order.iloc[draw.permutation(len(order))]
-        middle = (len(order) + 1) // 2
-        taus.append(rank_agreement(shuffled[:middle].mean(), shuffled[middle:].mean()).tau)
+        halves = np.array_split(draw.permutation(len(order)), 2)
+        taus.append(rank_agreement(*(_means(order[half]) for half in halves)).tau)
     return np.array([tau for tau in taus if np.isfinite(tau)])
+
+
+def _means(scores: np.ndarray) -> np.ndarray:
+    """Mean of each method over the utterances that have it; NaN without any. Shape: `(G, k)` -> `(k,)`."""
+    counts = np.isfinite(scores).sum(axis=0)
+    return np.divide(np.nansum(scores, axis=0), counts, out=np.full(scores.shape[1], np.nan), where=counts > 0)
 
 
 def constants_section(table: pd.DataFrame) -> Section | None:
@@ -180,8 +186,8 @@ def _yardstick(line: Mapping[str, float]) -> str:
     """How much of the order of the methods is noise."""
     if np.isnan(line["tau"]):
         return (
-            "How well two halves of the utterances agree on the order of the methods is unknown: that takes two source "
-            "utterances, and three methods that are not all alike."
+            "How well two halves of the utterances agree on the order of the methods is unknown: either half needs scores "
+            "of three methods that are not all alike."
         )
     if line["low"] <= 0:
         meaning = "the order of the methods may be noise altogether"

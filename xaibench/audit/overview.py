@@ -40,7 +40,7 @@ def overview_section(rows: pd.DataFrame) -> Section:
     methods = table[table["kind"].eq("method")]
     twin, silence = COLUMNS["drop-twin"], COLUMNS["drop-silence"]
     moved = methods[silence].dropna().abs()
-    beyond, random = int((moved > 1).sum()), table.loc[table["cells chosen by"].eq("random"), silence]
+    beyond, random = int((moved > 1).sum()), table.loc[table["cells chosen by"].eq("random"), silence].dropna()
     answer = (
         f"In rank accuracy {_between(methods, 'rank accuracy', '{:.3f}'.format)}; chance is 0.05.",
         f"In the fall of the score (twin fill), as a share of the gap, {_between(methods, twin, per_cent)}.",
@@ -83,6 +83,7 @@ def _draw(table: pd.DataFrame) -> Figure:
     panels[1].axvline(0, color="black", linewidth=0.5)
     panels[1].set_title("twin fill; logarithmic beyond 1", fontsize=8, loc="left")
     panels[1].set_xscale("symlog", linthresh=1)
+    panels[1].xaxis.set_major_formatter("{x:g}")
     panels[0].set_yticks(range(len(table)), table["cells chosen by"], fontsize=8)
     panels[0].set_ylim(len(table) - 0.4, -0.6)
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -31,22 +31,22 @@ def write_page(sections: Sequence[Section], out: Path, *, title: str, facts: Map
         for section in sections:
             if section.draw is not None:
                 paths.append(out / "figures" / f"{section.name}.png")
-                section.draw().savefig(paths[-1], dpi=DPI)
+                section.draw().savefig(paths[-1], dpi=DPI, metadata={"Software": None})
         _write(paths[0], page(sections, title=title, facts=facts))
         _write(paths[1], as_json(sections, title=title, facts=facts))
     except OSError as error:
-        raise RunError(f"{out}: cannot write the audit here ({error.strerror}); choose another --out") from error
+        raise RunError(f"{out}: cannot write the audit here ({error.strerror or error}); choose another --out") from error
     return paths
 
 
 def page(sections: Sequence[Section], *, title: str, facts: Mapping[str, str]) -> str:
     """The page as markdown: answers first, then each part with its question, figure and table."""
     lines = [f"# {title}", ""]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += [f"- {name}: {_escape(value)}" for name, value in facts.items()]
     lines += ["", "## In short", ""]
     lines += [f"- **{section.title}** {_escape(section.answer[0])}" for section in sections]
     for section in sections:
-        lines += ["", f"## {section.title}", "", section.question, ""]
+        lines += ["", f"## {section.title}", "", _escape(section.question), ""]
         lines += [f"- {_escape(sentence)}" for sentence in section.answer]
         if section.draw is not None:
             lines += ["", f"![{section.title}](figures/{section.name}.png)"]
@@ -72,7 +72,8 @@ def as_json(sections: Sequence[Section], *, title: str, facts: Mapping[str, str]
 
 def _table(table: pd.DataFrame) -> list[str]:
     """Markdown lines; `x low` and `x high` become an interval beside x."""
-    names = [c for c in table.columns if not (c.endswith((" low", " high", "_low", "_high")) or c in ("low", "high"))]
+    ends = {end for name in table.columns for end in _ends(name, table.columns) or ()}
+    names = [name for name in table.columns if name not in ends]
     lines = [_line(names), _line(["---" if table[c].dtype.kind not in "fiu" else "---:" for c in names])]
     for row in table.head(LONGEST).to_dict("records"):
         lines.append(_line([_cell(row, name) for name in names]))
@@ -81,12 +82,17 @@ def _table(table: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _ends(name: str, columns: Collection[str]) -> tuple[str, str] | None:
+    """The columns of the interval beside a column, if any."""
+    pairs = [(f"{name} low", f"{name} high"), (f"{name}_low", f"{name}_high"), *([("low", "high")] if name == "tau" else [])]
+    return next((pair for pair in pairs if set(pair) <= set(columns)), None)
+
+
 def _cell(row: Mapping[str, object], name: str) -> str:
     value = row[name]
     if not isinstance(value, float):
         return str(value)
-    ends = next((e for e in ((f"{name} low", f"{name} high"), (f"{name}_low", f"{name}_high")) if e[0] in row), None)
-    ends = ends or (("low", "high") if name == "tau" and "low" in row else None)
+    ends = _ends(name, row)
     if ends is None or not all(math.isfinite(row[e]) for e in ends):
         return number(value)
     return f"{number(value)} [{number(row[ends[0]])}, {number(row[ends[1]])}]"
@@ -101,9 +107,8 @@ def _escape(text: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, text: str) -> None:

@@ -52,7 +52,7 @@ from xaibench.view import View, derive_seed
 #: One of each family of methods.
 METHODS = ("saliency", "input-x-gradient", "integrated-gradients", "grad-cam", "lrp")
 #: The quick preset, and of the other families that need no second explanation the cheap ones.
-METRICS = (*QUICK, "aopc-morf-twin", "aopc-lerf-twin", "sparseness", "entropy", "effective-area")
+METRICS = tuple(dict.fromkeys((*QUICK, "aopc-morf-twin", "aopc-lerf-twin", "sparseness", "entropy", "effective-area")))
 #: The map of which it is certain that it knows nothing: the floor of every metric.
 FLOOR = "random"
 #: Deviation of the factors of a minor perturbation of the model: the paper's.

@@ -62,47 +62,36 @@ def planted_section(found: pd.DataFrame) -> Section:
     first = found.iloc[0]
     methods = found[found["kind"].eq("method") & found["rank-accuracy"].notna()]
     floors = found[found["kind"].eq("floor")]
-    skill = methods.set_index("attributor")["rank-accuracy_skill"]
+    skill = methods.set_index("attributor")["rank-accuracy_skill"].dropna()
     good, poor = skill[skill > FOUND], skill[skill < MISSED]
     above = methods[methods["rank-accuracy_margin_low"] > 0]
-    rows = found.set_index("attributor")
+    fall = found.set_index("attributor")["drop-twin"]
+    truth = found.set_index("attributor")["rank-accuracy"].get("oracle", np.nan)
     eer = "an unknown equal error rate" if np.isnan(first["eer"]) else f"an equal error rate of {first['eer']:.1%}"
     answer = [
         f"{first['countermeasure']} has {eer} on these recordings. The truth itself scores "
-        f"{_score(rows, 'oracle', 'rank-accuracy')} in rank accuracy, the best control, {first['rank-accuracy_floor']}, "
-        f"{floors['rank-accuracy'].max():.3f}, chance 0.05.",
+        f"{f'{truth:.2f}' if np.isfinite(truth) else 'nothing'} in rank accuracy, the best control, "
+        f"{first['rank-accuracy_floor']}, {floors['rank-accuracy'].max():.3f}, chance 0.05.",
         f"{len(above)} of {len(methods)} methods exceed the best control in rank accuracy beyond the interval.",
-        f"Find the artefact (skill above {per_cent(FOUND)}): {len(good)}, {_named(good)}.",
-        f"Miss it (below {per_cent(MISSED)}): {len(poor)}, {_named(poor)}.",
+        f"Find the artefact (skill above {per_cent(FOUND)}): {len(good)} of {len(skill)}. {_named(good)}",
+        f"Miss it (below {per_cent(MISSED)}): {len(poor)} of {len(skill)}. {_named(poor)}",
     ]
-    shams = [name for name in SHAMS if name in rows.index and np.isfinite(rows.at[name, "drop-twin"])]
-    if shams and np.isfinite(_score_of(rows, "oracle", "drop-twin")):
-        lows = [rows.at[name, "drop-twin_margin_low"] for name in shams]
+    shams = [name for name in SHAMS if np.isfinite(fall.get(name, np.nan))]
+    if shams and np.isfinite(fall.get("oracle", np.nan)):
+        lows = found.set_index("attributor")[["drop-twin_low", "drop-twin_margin_low"]]
+        hears = lows.at["oracle", "drop-twin_low"] > 0 and (lows.loc[shams, "drop-twin_margin_low"] > 0).all()
         answer.append(
-            f"Replacing the truth's cells by the twin's takes away {per_cent(rows.at['oracle', 'drop-twin'])} of the gap, "
-            + ", ".join(f"those of {name} {per_cent(rows.at[name, 'drop-twin'])}" for name in shams)
-            + (
-                ": the countermeasure listens where the artefact was planted."
-                if len(shams) == len(SHAMS) and all(low > 0 for low in lows) and rows.at["oracle", "drop-twin_low"] > 0
-                else ": that it listens where the artefact was planted is not beyond doubt."
-            )
+            f"Replacing the truth's cells by the twin's takes away {per_cent(fall['oracle'])} of the gap, "
+            + ", ".join(f"those of {name} {per_cent(fall[name])}" for name in shams)
+            + ": that the countermeasure listens where the artefact was planted is "
+            + ("certain beyond the intervals." if hears else "not beyond doubt.")
         )
     return Section("planted", "Planted truth", QUESTION, tuple(answer), table, lambda: _draw(found))
 
 
 def _named(skill: pd.Series) -> str:
     ordered = skill.sort_values(ascending=False, kind="stable")
-    return ", ".join(f"{name} {per_cent(value)}" for name, value in ordered.items()) if len(ordered) else "none"
-
-
-def _score_of(rows: pd.DataFrame, name: str, metric: str) -> float:
-    """NaN where there is none."""
-    return float(rows.at[name, metric]) if name in rows.index else np.nan
-
-
-def _score(rows: pd.DataFrame, name: str, metric: str) -> str:
-    value = _score_of(rows, name, metric)
-    return f"{value:.2f}" if np.isfinite(value) else "unknown"
+    return ", ".join(f"{name} {per_cent(value)}" for name, value in ordered.items()) + "." if len(ordered) else "None."
 
 
 def _draw(found: pd.DataFrame) -> Figure:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 import xaibench
@@ -17,7 +18,7 @@ from xaibench.audit.overview import overview_section
 from xaibench.audit.page import write_page
 from xaibench.audit.perturbed import meta_evaluate
 from xaibench.audit.planted import installed, planted_board, planted_section
-from xaibench.audit.runs import AuditSpec, measure
+from xaibench.audit.runs import AuditSpec, measure, only, scores
 from xaibench.audit.section import Section
 from xaibench.audit.twinpath import twinpath_section
 from xaibench.audit.use import use_section
@@ -49,11 +50,14 @@ def audit(
 ) -> Audited:  # fmt: skip
     """Examine one countermeasure on one data set, into the folder `out`; running it again continues.
 
-    Raises RunError for unknown parts, or data without bona fide twins (every question needs them), and what a run raises.
+    Raises RunError for unknown parts, no method, data without bona fide twins (every question needs them), or parts that
+    have nothing to show; and what a run raises.
     """
     unknown = [p for p in parts if p not in PARTS]
     if unknown or not parts:
         raise RunError(f"unknown part of the audit: {', '.join(unknown) or 'none given'}; there are {', '.join(PARTS)}")
+    if not spec.methods:
+        raise RunError("the audit needs at least one method; the controls are there by themselves")
     out = Path(out)
     bench = Workbench(spec.run, device=device, batch_size=batch_size)
     pairs = ordered_pairs(bench.corpus, spec.split)
@@ -61,16 +65,21 @@ def audit(
         raise RunError(f"{spec.data}: some spoofed speech has no bona fide twin, which every question of the audit needs")
     rows, problems = measure(spec, out, device=device, batch_size=batch_size, report=report)
     name = spec.countermeasure
+    rows = only(rows, spec, route=bench.route(name), pairs=pairs[: spec.limit])
+    meta_methods = [m for m in META_METHODS if m in spec.methods]
+    meta_methods = meta_methods if len(meta_methods) > 1 else list(spec.methods[: len(META_METHODS)])
     ask = {
         "use": partial(use_section, rows, name),
         "overview": partial(overview_section, rows),
         "twinpath": partial(twinpath_section, rows),
-        "constants": lambda: constants_section(constants_table(rescored(bench, out / "run", name), seed=spec.seed)),
+        "constants": lambda: constants_section(
+            constants_table(rescored(bench, out / "run", name, scores(rows, "rank-accuracy")), seed=spec.seed)
+        ),
         "ceiling": partial(ceiling_section, rows, name),
-        "meta": lambda: meta_section(
-            meta_evaluate(
-                bench, name, pairs[:META_PAIRS], methods=[m for m in META_METHODS if m in spec.methods], draws=META_DRAWS
-            )
+        "meta": lambda: (
+            meta_section(meta_evaluate(bench, name, pairs[:META_PAIRS], methods=meta_methods, draws=META_DRAWS))
+            if len(meta_methods) > 1
+            else None  # there is no order to keep or to lose
         ),
         "planted": lambda: planted_section(
             planted_board(
@@ -91,19 +100,21 @@ def audit(
             problems = (*problems, f"{part}: nothing to show with these methods")
             continue
         found.append(section)
-        paths = write_page(found, out, title=f"Audit of {name} on {spec.data}", facts=facts)
+        paths = write_page(found, out, title=f"Audit of {name} on {bench.corpus.name}", facts=facts)
+    if not found:
+        raise RunError(f"the audit has nothing to write: {'; '.join(problems)}")
     report(Progress("parts", len(parts), len(parts)))
     return Audited(tuple(found), tuple(paths), problems)
 
 
-def _facts(spec: AuditSpec, bench: Workbench, rows: object) -> dict[str, str]:
+def _facts(spec: AuditSpec, bench: Workbench, rows: pd.DataFrame) -> dict[str, str]:
     eer = rows["eer"].dropna()
     of = rows[rows["truth"].eq("eq2")]
     return {
         "Countermeasure": f"{spec.countermeasure}, {bench.route(spec.countermeasure)} route, weights "
         f"{bench.countermeasure(spec.countermeasure).weights[:12]}, equal error rate "
         + (f"{eer.iloc[0]:.1%}" if len(eer) else "unknown"),
-        "Data": f"{spec.data}, split {spec.split}: {of[['utterance', 'vocoder']].drop_duplicates().shape[0]} vocoded "
+        "Data": f"{bench.corpus.name}, split {spec.split}: {len(of[['utterance', 'vocoder']].drop_duplicates())} vocoded "
         f"utterances of {of['utterance'].nunique()} sources and {of['speaker'].nunique()} speakers",
         "Methods": ", ".join(spec.methods),
         "Made by": f"xaibench {xaibench.__version__}, seed {spec.seed}",

@@ -78,6 +78,9 @@ def use_section(rows: pd.DataFrame, countermeasure: str) -> Section:
         if "twin" not in every.index:
             continue
         line = every.loc["twin"]
+        if not line["pairs"]:
+            answer.append(f"Truth {truth}: whether {countermeasure} uses the region is unknown: no pair has a score.")
+            continue
         effect = (
             f"Deleting it (twin fill) takes away {_share(line, 'oracle')} of the gap, the shape moved elsewhere "
             f"{_share(line, 'moved-truth')}, cells as loud {_share(line, 'energy-matched')}; the truth has "
@@ -134,7 +137,9 @@ def _draw(table: pd.DataFrame) -> Figure:
     axes.set_xlim(*_limits(table))
     axes.set_yticks(range(len(table)), [f"{v} ({n})" for v, n in zip(table["vocoder"], table["pairs"], strict=True)])
     axes.invert_yaxis()
-    axes.set_xlabel("fall of the score when the cells are replaced by the twin's, share of the gap (long intervals are cut)")
+    axes.set_xlabel(
+        "fall of the score when the cells are replaced by the twin's,\nshare of the gap (long intervals are cut)"
+    )
     axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 

@@ -41,12 +41,12 @@ def audit(
     from xaibench.audit.run import audit as examine
     from xaibench.audit.runs import AuditSpec, default_methods
     from xaibench.harness.device import choose_device
-    from xaibench.harness.workbench import control_names, known_countermeasures, known_datasets, known_names
+    from xaibench.harness.workbench import known_countermeasures, known_datasets, known_names
+    from xaibench.leaderboard.table import kind
 
     if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
         raise XaibenchError(f"--batch-size {batch_size!r}: expected `auto` or a whole number of at least 1")
-    checkpoints = {cm: checkpoint} if checkpoint else {}
-    names, _ = known_countermeasures([cm], checkpoints)
+    names, _ = known_countermeasures(split_names(cm), {cm: checkpoint} if checkpoint else {})
     if len(names) != 1:
         raise XaibenchError(f"--cm {cm!r}: `audit` takes one countermeasure at a time")
     if xai == "usual":
@@ -55,12 +55,13 @@ def audit(
         methods, broken = known_names("attributors", split_names(xai))
         for problem in broken:
             note(problem)
-    methods = tuple(m for m in methods if m not in control_names())
+    methods = tuple(m for m in methods if kind(m) == "method")
+    options = cm_options(names, cm_set or [], None).get(names[0], {})
     spec = AuditSpec(
         names[0], methods, data=known_datasets([data])[0], split=split, limit=limit, seed=seed, steps=steps,
-        root=roots_of(root or [], data), checkpoint=checkpoint, cm_options=cm_options(names, cm_set or [], None).get(cm, {}),
+        root=roots_of(root or [], data), checkpoint=checkpoint, cm_options=options,
     )  # fmt: skip
-    folder = out or Path("results") / f"audit-{cm}-{Path(data).stem}"
+    folder = out or Path("results") / f"audit-{names[0]}-{Path(data).stem}"
     with progress_bar() as show_step:
         found = examine(
             spec, folder, parts=PARTS if parts == "all" else tuple(split_names(parts)), device=choose_device(device),
