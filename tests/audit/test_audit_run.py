@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_again_computes_nothing_and_gives_the_same_bytes(done, root, monkeypatch
     assert [s.answer for s in again.sections] == [s.answer for s in found.sections]
 
 
-def test_other_countermeasures_methods_and_utterances_in_the_folder_are_not_counted(done, root, monkeypatch):
+def test_other_countermeasures_methods_and_utterances_in_the_folder_are_not_counted(done, tmp_path, monkeypatch):
     toybench.install(monkeypatch, *METHODS)
     out, _, spec = done
     rows = read_rows([out / "run"])
@@ -136,6 +137,11 @@ def test_other_countermeasures_methods_and_utterances_in_the_folder_are_not_coun
     assert set(mine.countermeasure) == {"toy"} and set(mine.route) == {"native"}
     wide = scores(mine, "rank-accuracy")
     assert len(wide) == 2 and "toy-gradient" in wide and "toy-coarse" not in wide and "oracle" in wide
+    shutil.copytree(out, tmp_path / "audit")
+    _, overview = audit(narrow, tmp_path / "audit", parts=("use", "overview")).sections
+    names = set(overview.table["cells chosen by"])
+    assert "toy-gradient" in names and "toy-coarse" not in names
+    assert ": 2 vocoded utterances of 2 sources" in (tmp_path / "audit" / "audit.md").read_text()
 
 
 def test_one_method_and_a_limit_beyond_the_corpus(root, tmp_path, monkeypatch):

@@ -64,6 +64,8 @@ def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) ->
     scores = score_recordings(cm, recordings, device=bench.device, batch_size=bench.batch_size)
     if not np.isfinite(scores).all():
         return f"it gives NaN or infinity as the score of {np.count_nonzero(~np.isfinite(scores))} utterances", None
+    if len(scores) > 1 and float(np.ptp(scores)) == 0:
+        return f"it gives every one of {len(scores)} utterances the same score, {scores[0]:.3g}: nothing is decided", None
     eer = equal_error_rate(
         [s for s, u in zip(scores, files, strict=True) if u.bonafide],
         [s for s, u in zip(scores, files, strict=True) if not u.bonafide],

@@ -83,7 +83,7 @@ def _use(part: pd.DataFrame, metric: str = "drop-twin") -> list[str]:
         f"Deleting the truth's region (twin fill) takes away {rows.at['oracle', metric]:.2g} of the score's gap between the "
         f"halves of a pair, against {_listed(effects)}"
     )
-    if (lows > 0).all():
+    if (lows > 0).all() and rows.at["oracle", f"{metric}_low"] > 0:
         return [f"{effect}: {name} does use it."]
     return [
         f"Warning: {effect[0].lower()}{effect[1:]}: {name} does not use it beyond doubt, so the localisation scores of this "
