@@ -82,8 +82,8 @@ def test_the_names():
     fills = ("silence", "mean", "twin")
     curves = {f"{d}-{f}{p}" for d in ("deletion", "insertion") for f in fills for p in ("", "-probability")}
     twice = ("pixel-flipping", "aopc-morf", "aopc-lerf", "abpc", "comprehensiveness", "sufficiency", "region-perturbation",
-             "faithfulness-correlation", "faithfulness-on-spectra")  # fmt: skip
-    once = ("drop", "monotonicity", "infidelity", "average-drop", "average-increase", "average-gain", "fid-in")
+             "faithfulness-correlation", "infidelity", "faithfulness-on-spectra")  # fmt: skip
+    once = ("drop", "monotonicity", "average-drop", "average-increase", "average-gain", "fid-in")
     others = {f"{n}-{f}{p}" for f in fills for n in twice for p in ("", "-probability")}
     assert set(FAITHFULNESS) == curves | others | {f"{n}-{f}" for f in fills for n in once}
     cuts = [f"{score}@{cut}" for cut in (1, 2, 5, 10, 20) for score in ("iou", "dice", "precision", "recall")]

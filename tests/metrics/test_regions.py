@@ -63,16 +63,28 @@ def test_a_side_below_one_is_refused(side):
 
 @given(st.integers(1, 60))
 def test_subsets_are_of_one_size_without_replacement(count):
-    chosen = subsets(["a", "b"], count)
+    chosen = subsets(["a", "b"], torch.full((count,), 81.0))
     assert chosen.shape == (2, SUBSETS, count) and chosen.dtype == torch.bool
     assert (chosen.sum(-1) == max(1, round(0.05 * count))).all()
 
 
 def test_subsets_follow_the_utterance_and_nothing_else():
-    together, alone = subsets(["a", "b"], 40), subsets(["b"], 40)
+    sizes = torch.full((40,), 81.0)
+    together, alone = subsets(["a", "b"], sizes), subsets(["b"], sizes)
     assert torch.equal(together[1:], alone) and not torch.equal(together[0], together[1])
 
 
 def test_every_region_is_drawn_equally_often():
-    often = subsets([str(i) for i in range(100)], 60).double().mean((0, 1))
+    often = subsets([str(i) for i in range(100)], torch.full((60,), 81.0)).double().mean((0, 1))
     assert np.abs(often.numpy() - 0.05).max() < 5 * (0.05 * 0.95 / 5000) ** 0.5
+
+
+def test_smaller_regions_at_the_edges_are_never_drawn_so_that_all_subsets_have_as_many_cells():
+    valid = torch.ones(20, 31, dtype=torch.bool)
+    cut = regions(valid)
+    sizes = cut.sums(valid[None].float())[0]
+    assert sizes.min() < sizes.max() == 81
+    chosen = subsets(["a"], sizes)
+    assert not chosen[..., sizes < 81].any()
+    cells = cut.mask(chosen).sum((-1, -2))
+    assert len(cells.unique()) == 1

@@ -7,9 +7,8 @@ cells in it, where several functions ask about the same maps: they are sorted on
 
 Ties. Cells of equal value are taken to stand in random order, and the *expected* score over all such orders is
 returned, in closed form. A constant map therefore scores exactly what chance does, and cell order in memory never
-matters. (Breaking ties by index, as `numpy.argsort` does, gives a constant map any score between 0 and 1.) One score is
-not an expectation: `intersection_over_union`, which is not linear in the intersection I and takes its expected value
-in the formula. Precision, recall and Dice are linear in I, the sizes of both sets being fixed.
+matters. (Breaking ties by index, as `numpy.argsort` does, gives a constant map any score between 0 and 1.) Precision,
+recall and Dice are linear in the intersection, which is hypergeometric; IoU is not, and sums over its distribution.
 
 Undefined, NaN: a map that is zero on all valid cells (the method said nothing), and an empty region. An attribution
 with a NaN or infinite cell raises XaibenchError.
@@ -93,16 +92,18 @@ def intersection_over_union(
 ) -> Tensor:
     """Intersection over union of the region and the attribution's top `k = round(share * valid)` cells.
 
-    Jaccard (New Phytologist 11, 1912): `I / (k + |region| - I)`. With ties at the cut-off I is the expected intersection;
-    the score is then at most the expected one, as the ratio is convex in I, and exact where no tie crosses the cut-off.
+    Jaccard (New Phytologist 11, 1912): `I / (k + |region| - I)`. Ties at the cut-off: the expected value, over the
+    hypergeometric distribution of I (how many of the region's tied cells are among those drawn from the tie).
     Shape: `(B,)` in [0, 1], higher is better. Raises XaibenchError when `share` is less than one cell.
 
     >>> region = torch.tensor([[[True, True, False, False]]])
     >>> intersection_over_union(torch.tensor([[[4.0, 1.0, 2.0, -3.0]]]), region, share=0.5).item()
     0.3333333333333333
     """
-    hits, count, size = _at(attribution, region, valid, share)
-    return hits / (count + size - hits)
+    ranking = ranked(attribution, region, valid)
+    _, count, size = _at(ranking, region, valid, share)
+    hits, chance = ranking.drawn(region, count)
+    return (chance * hits / (count + size[:, None] - hits)).sum(1) + ranking.silent + _unless(size > 0)
 
 
 def top_k_intersection(

@@ -99,7 +99,8 @@ class Probe:
     @cached_property
     def subsets(self) -> Tensor:
         """The random subsets of regions, the same for every attributor. Shape: `(B, SUBSETS, R)` bool."""
-        return subsets(self.view.ids, self.regions.count).to(self.view.device)
+        sizes = self.regions.sums(self.valid[None].float())[0]
+        return subsets(self.view.ids, sizes).to(self.view.device)
 
     def without_subsets(self, fill: str) -> Tensor:
         """Spoof log-odds with one random subset of regions filled at a time. Shape: `(B, SUBSETS)`."""

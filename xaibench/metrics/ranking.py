@@ -99,13 +99,36 @@ class Ranking:
 
     def hits(self, region: Tensor, count: Tensor | int) -> Tensor:
         """Expected number of the region's cells among the `count` largest. Shape: count `(B,)` or one -> `(B,)` float64."""
+        before, tied, ties, drawn = self._cut(region, count)
+        return (before + drawn * tied / ties)[:, 0]
+
+    def drawn(self, region: Tensor, count: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Possible numbers of the region's cells among the `count` largest, and their probabilities. Shape: `(B, K)` each.
+
+        Of the tie group at the cut-off as many cells as there is room for are drawn at random, so the region's among them
+        are hypergeometric; K is one more than the most there can be in any map of the batch, 1 where nothing is tied.
+        """
+        before, tied, ties, drawn = self._cut(region, count)
+        most = int(torch.minimum(tied, drawn).max()) if len(tied) else 0
+        more = torch.arange(most + 1, device=tied.device, dtype=torch.float64)
+        others = ties - tied
+        possible = (more <= tied) & (more <= drawn) & (drawn - more <= others)
+        more = torch.where(possible, more, (drawn - others).clamp_min(0))
+        ways = _log_choose(tied, more) + _log_choose(others, drawn - more) - _log_choose(ties, drawn)
+        chance = ways.exp() * possible
+        return before + more, chance / chance.sum(1, keepdim=True)
+
+    def _cut(self, region: Tensor, count: Tensor | int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """At the cut-off: the region's cells above its tie group and in it, the group's size, and how many of it there is
+        room for. Shape: `(B, 1)` float64 each.
+        """
         found, (first, last) = self.found(region), self.ties
         count = torch.as_tensor(count, device=found.device).expand(len(found))[:, None]
         cut = (count - 1).clamp_min(0)
         start, end = first.gather(1, cut), last.gather(1, cut) + 1
         before = found.gather(1, start)
         tied = found.gather(1, end) - before
-        return (before + (count - start).double() * tied / (end - start))[:, 0]
+        return before.double(), tied.double(), (end - start).double(), (count - start).double()
 
     def _pick(self, maps: Tensor) -> Tensor:
         flat = maps.flatten(1)
@@ -139,6 +162,11 @@ def tie_group(ordered: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.arange(len(ordered), device=ordered.device)[:, None] * ordered.shape[1]
     first = start.repeat_interleave(size, output_size=ordered.numel()).view(ordered.shape) - rows
     return first, first + (size - 1).repeat_interleave(size, output_size=ordered.numel()).view(ordered.shape)
+
+
+def _log_choose(n: Tensor, k: Tensor) -> Tensor:
+    """The logarithm of n over k."""
+    return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
 def _where(valid: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -59,16 +59,18 @@ def regions(valid: Tensor, side: int = SIDE) -> Regions:
     return Regions(numbers, len(present))
 
 
-def subsets(ids: Sequence[str], count: int) -> Tensor:
-    """`SUBSETS` random subsets of `count` regions for every utterance, each of `SUBSET_SHARE` of them, without replacement.
+def subsets(ids: Sequence[str], sizes: Tensor) -> Tensor:
+    """`SUBSETS` random subsets of the regions of full size for every utterance, each of `SUBSET_SHARE` of these.
 
-    Fixed by the utterance's id alone, so that every attributor is asked the same questions. At least one region, rounded.
-    Shape: `(B, SUBSETS, count)` bool.
+    Of full size only, so that every subset has as many cells: otherwise a constant map would tell subsets apart by their
+    size. Fixed by the utterance's id alone, so that every attributor is asked the same questions; without replacement; at
+    least one region, rounded. Shape: sizes `(R,)`, cells of every region -> `(B, SUBSETS, R)` bool.
     """
-    size = max(1, round(SUBSET_SHARE * count))
-    chosen = torch.zeros(len(ids), SUBSETS, count, dtype=torch.bool)
+    full = (sizes == sizes.max()).cpu().nonzero()[:, 0]
+    size = max(1, round(SUBSET_SHARE * len(full)))
+    chosen = torch.zeros(len(ids), SUBSETS, len(sizes), dtype=torch.bool)
     for row, name in zip(chosen, ids, strict=True):
         generator = torch.Generator().manual_seed(derive_seed(0, "subsets", name))
         for subset in row:
-            subset[torch.randperm(count, generator=generator)[:size]] = True
+            subset[full[torch.randperm(len(full), generator=generator)[:size]]] = True
     return chosen

@@ -76,9 +76,9 @@ def faithfulness_correlation(evidence: Evidence, *, fill: str, values: str = "lo
     return correlation(*_answers(evidence, fill, values)) + evidence.undefined
 
 
-def infidelity(evidence: Evidence, *, fill: str) -> Tensor:
-    """`scaled_infidelity` on the same subsets, in squared log-odds. Lower is better. Shape: `(B,)`."""
-    return scaled_infidelity(*_answers(evidence, fill, "log-odds")) + evidence.undefined
+def infidelity(evidence: Evidence, *, fill: str, values: str = "log-odds") -> Tensor:
+    """`scaled_infidelity` on the same subsets, in squared log-odds or probability. Lower is better. Shape: `(B,)`."""
+    return scaled_infidelity(*_answers(evidence, fill, values)) + evidence.undefined
 
 
 def _answers(evidence: Evidence, fill: str, values: str) -> tuple[Tensor, Tensor]:

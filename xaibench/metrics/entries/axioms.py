@@ -23,7 +23,7 @@ def _complete(fill: str) -> Metric:
     return Metric(
         name=f"completeness-{fill}", family="axioms", function=partial(_axioms, "completeness", fill=fill),
         direction="lower", range=POSITIVE, paper="Sundararajan et al., ICML 2017, arXiv 1703.01365",
-        equation=f"|sum of A - (s(x) - s({fill} everywhere))| / |s(x) - s({fill} everywhere)|",
+        equation=f"|sum of A - (s(x) - s({fill} everywhere))| / |s(x) - s({fill} everywhere)|; every cell, valid or not",
         misleads=f"Only methods that promise completeness to this baseline ({fill}) can keep it: others have another unit, "
         "and a value near 1 says no more than that their sum is small. A right sum may be spread over any cells. Left out "
         "where the scores differ by less than 1 log-odds.",

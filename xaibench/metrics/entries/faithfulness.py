@@ -72,8 +72,9 @@ def _steps(fill: str) -> list[Metric]:
         used(
             f"monotonicity-{fill}", "faithfulness.monotonicity", fill, "higher", UNIT, AIX360,
             "share of k = 1 .. 10 with s(x without its top 10 (10 - k) %) >= s(x without its top 10 (11 - k) %)",
-            "Adding the least relevant cells first means adding evidence against spoof first: a right map of signed "
-            "relevance falls with every such step, as does the same map with its sign turned. Asks for the sign of ten "
+            "Adding the least relevant cells first means adding evidence against spoof first: the score falls at "
+            "every such step, so a right signed map is marked down, and the same map with its sign turned scores alike. "
+            "AIX360 answers 1 or 0, this the share of steps. Asks for the sign of ten "
             f"steps, not for their order or size. {FILL_MISLEADS[fill]} The same in log-odds and as a probability.",
         ),
     ]  # fmt: skip

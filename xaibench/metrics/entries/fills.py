@@ -51,14 +51,17 @@ def used(
 
 def both(
     name: str, function: str, fill: str, direction: str, limits: tuple[float, float], paper: str, equation: str,
-    misleads: str,
+    misleads: str, *, in_log_odds: tuple[float, float] = UNBOUNDED,
 ) -> list[Metric]:  # fmt: skip
-    """Two entries, in log-odds and as a probability within `limits`; `{f}` in the equation stands for the read-out."""
+    """Two entries, as a probability within `limits` and in log-odds within `in_log_odds`; `{f}` in the equation stands for
+    the read-out. A score with the same limits in both has no unit.
+    """
+    ranges = {"log-odds": in_log_odds, "probability": limits}
+    words = READOUT_MISLEADS | ({"log-odds": ""} if in_log_odds == limits else {})
     return [
         used(
-            f"{name}-{fill}{suffix}", function, fill, direction, UNBOUNDED if values == "log-odds" else limits, paper,
-            equation.format(f=symbol), f"{misleads} {FILL_MISLEADS[fill]} {READOUT_MISLEADS[values]}".strip(),
-            readout=values,
+            f"{name}-{fill}{suffix}", function, fill, direction, ranges[values], paper, equation.format(f=symbol),
+            f"{misleads} {FILL_MISLEADS[fill]} {words[values]}".strip(), readout=values,
         )
         for values, suffix, symbol in READOUTS
     ]  # fmt: skip

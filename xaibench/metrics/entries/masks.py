@@ -32,13 +32,14 @@ def regions_and_subsets(fill: str) -> list[Metric]:
             "Pearson(sum of A over S, {f}(x) - {f}(x without S)), 50 random S of 5 % of the regions of 9 x 9 cells",
             "50 subsets: an utterance's value has a standard error near 0.14 when there is no relation. A map with its "
             "relevance in few regions has the same sum over most subsets, however right these regions are.",
+            in_log_odds=SIGNED_UNIT,
         ),
-        used(
-            f"infidelity-{fill}", "subsets.infidelity", fill, "lower", POSITIVE, YEH,
-            "mean of (beta * sum of A over S - (s(x) - s(x without S)))^2 over the same S; beta = the best factor",
-            "The best factor may be negative: a map of reversed sign scores alike. In squared log-odds, and a map without "
-            "any relation scores the mean squared fall at most, so a low value may be a countermeasure that no subset "
-            f"moves. {FILL_MISLEADS[fill]}",
+        *both(
+            "infidelity", "subsets.infidelity", fill, "lower", UNIT, YEH,
+            "mean of (beta * sum of A over S - ({f}(x) - {f}(x without S)))^2 over the same S; beta = the best factor",
+            "The best factor may be negative: a map of reversed sign scores alike. Squared, and a map without any relation "
+            "scores the mean squared fall at most, so a low value may be a countermeasure that no subset moves.",
+            in_log_odds=POSITIVE,
         ),
     ]  # fmt: skip
 

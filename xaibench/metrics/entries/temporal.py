@@ -92,7 +92,8 @@ _IN_TIME = (
         "rcq", "rcq", "Liu et al., Interspeech 2024, arXiv 2406.02483, of one utterance",
         "100 * (mean of h_t over S - mean of h_t) / mean of h_t, h_t = max(a_t, 0)",
         "Of one utterance and of spoofed frames only; the paper pools a whole set and tells speech, non-speech and "
-        "transitions apart, which `xaibench rcq` does. A map of one frame in S has the largest value there is, T / |S|.",
+        "transitions apart, which `xaibench rcq` does. Any map whose positive marginal lies in S alone has the largest "
+        "value there is, 100 * (T / |S| - 1).",
         chance=0.0, limits=(-100.0, math.inf),
     ),
 )  # fmt: skip
