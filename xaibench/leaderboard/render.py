@@ -35,7 +35,7 @@ LEGEND = (
     "a value; arrows point to better."
 )
 _STYLE = {"ceiling": "green", "method": "", "sham": "dim", "floor": "dim"}
-WIDTH = 108  # columns of a table written to a file
+WIDTH = 112  # columns of a table written to a file
 
 
 def number(value: float) -> str:
