@@ -34,7 +34,8 @@ def completeness_gap(maps: Tensor, difference: Tensor) -> Tensor:
     """`|sum of the map - difference| / |difference|` (Sundararajan et al.). Shape: maps `(B, F, T)` -> `(B,)`.
 
     0 = complete, 1 = a sum of zero. All cells count, valid or not: completeness is a promise about all of them. NaN where
-    |difference| is below `SMALLEST_DIFFERENCE` log-odds, and for a map that is zero everywhere.
+    |difference| is below `SMALLEST_DIFFERENCE` log-odds, and for a map that is zero everywhere. Quantus 0.6.0 only says
+    whether sum and difference are the same float, by default of maps divided by their largest size.
 
     >>> completeness_gap(torch.tensor([[[3.0, -1.0]]]), torch.tensor([4.0])).item()
     0.5
@@ -59,6 +60,7 @@ def input_invariance(evidence: Evidence) -> Tensor:
     """`relative_change` of the map when the same function is asked of a shifted input (Kindermans et al.). Shape: `(B,)`.
 
     Lower is better, 0 = invariant. Baselines and references are shifted with the input. The paper shows pictures; Quantus
-    answers yes or no, with a tolerance of 1e-4 on the values themselves.
+    answers yes or no, with a tolerance of 1e-4 on the values themselves. Quantus 0.6.0 leaves the first cell unshifted, and
+    where the first layer pads its shifted model is another function: its no may be its own fault.
     """
     return relative_change(evidence.on_view, ask(evidence, SHIFT).maps, evidence.probe.valid)

@@ -35,7 +35,8 @@ def mprt(evidence: Evidence) -> Tensor:
     """Model parameter randomisation test (Adebayo et al.): mean over `CASCADE` of |rank correlation| with the map. `(B,)`.
 
     In [0, 1], lower is better. The size of the correlation of the signed maps: a map turned over shows the same picture.
-    Adebayo et al. plot the correlation of the maps, and of their sizes, after each module.
+    Adebayo et al. plot the correlation of the maps, and of their sizes, after each module. The average of Quantus 0.6.0 is
+    of the signed correlations and holds the 1 of the countermeasure before any module, which the paper's curve starts at.
     """
     before, valid = evidence.on_view, evidence.probe.valid
     alike = [rank_correlation(before, ask(evidence, f"randomised:{s}").maps, valid).abs() for s in CASCADE]
@@ -46,7 +47,8 @@ def smooth_mprt(evidence: Evidence) -> Tensor:
     """The same with noise averaged away, of all modules randomised at once (Hedstroem et al.). Shape: `(B,)` in [0, 1].
 
     |rank correlation| of the mean map of noisy inputs before and after. Lower is better. Three inputs with noise at 40 dB,
-    where Quantus draws 50 of larger noise, after the paper: what remains is noisier than the paper's.
+    where Quantus takes 50 of larger noise, after the paper: what remains is noisier than the paper's. The last of the 50
+    has no noise in Quantus 0.6.0; all of ours have.
     """
     valid = evidence.probe.valid
     before = torch.stack([ask(evidence, noise).maps for noise in NOISES]).mean(0)
@@ -57,8 +59,8 @@ def smooth_mprt(evidence: Evidence) -> Tensor:
 def efficient_mprt(evidence: Evidence) -> Tensor:
     """Relative rise of a map's complexity when all modules are randomised (Hedstroem et al.). Shape: `(B,)`.
 
-    `(H' - H) / H`, H the `histogram_entropy`. At least -1, higher is better: the map of a countermeasure that knows nothing
-    should be noise. NaN where H is 0: a map of one size.
+    `(H' - H) / H`, H the `histogram_entropy` (Quantus 0.6.0: of |a| with `abs=True`, else of a). At least -1, higher is
+    better: the map of a countermeasure that knows nothing should be noise. NaN where H is 0: a map of one size.
     """
     valid = evidence.probe.valid
     before = histogram_entropy(evidence.on_view, valid)
@@ -70,7 +72,8 @@ def random_logit(evidence: Evidence) -> Tensor:
     """|rank correlation| of the sizes of the map and of the map of the bona fide logit alone (Sixt et al.). Shape: `(B,)`.
 
     In [0, 1], lower is better. The paper compares the logits of two classes, scaled, by SSIM; the rank correlation needs no
-    scale and no neighbourhood, which a map of frames does not have in frequency.
+    scale and no neighbourhood, which a map of frames does not have in frequency. Quantus 0.6.0 takes the SSIM of the maps
+    as one row of cells, whose neighbourhoods are not the paper's.
     """
     other = ask(evidence, "bonafide-logit").maps
     return rank_correlation(evidence.on_view.abs(), other.abs(), evidence.probe.valid).abs()

@@ -46,7 +46,8 @@ def local_slope(
     """How far the map moves for how far the explained tensor moves (Alvarez-Melis, Jaakkola). Shape: `(B,)`.
 
     `||after - before|| / ||x' - x||` with each map divided by its own largest size among the valid cells, and both tensors
-    of `heard` = (x, x'), `(B, C, F, T)`, by the root mean square of x. NaN where the tensor did not move.
+    of `heard` = (x, x'), `(B, C, F, T)`, by the root mean square of x. The paper and Quantus 0.6.0 divide neither: of maps
+    that share their largest size theirs is this times max|A| / rms(x). NaN where the tensor did not move.
 
     >>> x = torch.tensor([[[[1.0, 1.0]]]])
     >>> local_slope(torch.tensor([[[2.0, 1.0]]]), torch.tensor([[[1.0, 1.0]]]), (x, x + 0.5)).item()

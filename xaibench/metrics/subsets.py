@@ -77,7 +77,11 @@ def faithfulness_correlation(evidence: Evidence, *, fill: str, values: str = "lo
 
 
 def infidelity(evidence: Evidence, *, fill: str, values: str = "log-odds") -> Tensor:
-    """`scaled_infidelity` on the same subsets, in squared log-odds or probability. Lower is better. Shape: `(B,)`."""
+    """`scaled_infidelity` on the same subsets, in squared log-odds or probability. Lower is better. Shape: `(B,)`.
+
+    Quantus 0.6.0 has no scale, and keeps away the patches it took before, where Yeh et al. take one at a time; on axes that
+    its patch does not divide it fails.
+    """
     return scaled_infidelity(*_answers(evidence, fill, values)) + evidence.undefined
 
 

@@ -68,7 +68,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
 
 def test_every_method_is_there_under_its_own_name():
     names = """
-        saliency input-x-gradient integrated-gradients smoothgrad vargrad gradient-shap guided-backprop deconvolution
+        saliency input-x-gradient integrated-gradients twin-ig smoothgrad vargrad gradient-shap guided-backprop deconvolution
         deeplift deeplift-shap lrp occlusion feature-ablation shapley-sampling kernel-shap lime
     """
     assert sorted(METHODS) == sorted(names.split())
@@ -399,3 +399,14 @@ def test_modules_of_the_package_are_those_of_its_entry_points():
     offered = {id(method) for method in METHODS.values()}
     for module in (gradients, deeplift, lrp, perturbation):
         assert {id(v) for v in vars(module).values() if isinstance(v, Attributor)} <= offered
+
+
+def test_twin_ig_sums_to_the_difference_of_the_halves_and_is_exact_on_a_linear_countermeasure():
+    view = toys.view_of(toys.ConvCM(), 3)
+    map_ = values("twin-ig", view, steps=200)
+    wanted = view.score(view.inputs) - view.score(view.fill("twin"))
+    torch.testing.assert_close(map_.sum((1, 2)), wanted, rtol=2e-2, atol=2e-2 * float(wanted.abs().max()))
+    linear = toys.LinearCM()
+    view = toys.view_of(linear, 3)
+    torch.testing.assert_close(values("twin-ig", view, steps=2), linear.exact(view, "twin"), rtol=1e-4, atol=1e-6)
+    assert METHODS["twin-ig"].complete and "twin" in METHODS["twin-ig"].needs

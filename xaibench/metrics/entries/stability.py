@@ -52,7 +52,8 @@ STABILITY: tuple[Metric, ...] = (
     ),
     _moved(
         "local-lipschitz", "local_lipschitz", "Alvarez-Melis, Jaakkola, 2018, arXiv 1806.08049",
-        "max over k of ||A_k/max|A_k| - A/max|A||| / ||(x_k - x)/rms(x)||, x the explained tensor, x_k under noise:40:k",
+        "max over k of ||A_k/max|A_k| - A/max|A||| / ||(x_k - x)/rms(x)||, x the explained tensor, x_k under noise:40:k"
+        "; both divided by their size, which the paper and Quantus 0.6.0 do not",
         "Its unit is the countermeasure's own: the same noise moves a logarithmic tap far and a complex spectrum little, so "
         "compare methods, never countermeasures or routes. A single outlying cell makes all others small, and so stable.",
     ),
