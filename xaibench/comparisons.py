@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -230,15 +231,22 @@ def bayesian_signed_rank(
     values = np.concatenate([[0.0], _differences(differences)])
     if not rope >= 0:
         raise XaibenchError(f"the region of practical equivalence is a half-width of 0 or more, got {rope}")
-    sums = values[:, None] + values
-    above, below = (np.heaviside(s - 2 * rope, 0.5) for s in (sums, -sums))
-    weights = np.random.default_rng(seed).dirichlet([prior, *[1.0] * (len(values) - 1)], size=draws)
-    better, worse = (np.einsum("ij,ij->i", weights @ where, weights) for where in (above, below))
-    shares = np.stack([better, 1 - better - worse, worse], axis=1)
-    if rope == 0:
-        shares[:, 1] = -1.0  # what is left is rounding
-    most = shares >= shares.max(axis=1, keepdims=True) - 1e-12
-    return Posterior(*(float(s) for s in (most / most.sum(axis=1, keepdims=True)).mean(axis=0)))
+    order = np.argsort(values, kind="stable")
+    ordered, random = values[order], np.random.default_rng(seed)
+    # Of each difference: where, among the sorted others, the mean with it leaves the region; equal ones count half.
+    ends = [np.searchsorted(ordered, edge - ordered, side=s) for edge in (2 * rope, -2 * rope) for s in ("left", "right")]
+    won = np.zeros(3)
+    for start in range(0, draws, 500):  # 500 draws of thousands of clusters fit into memory
+        weights = random.dirichlet([prior, *[1.0] * (len(values) - 1)], size=min(500, draws - start))[:, order]
+        before = np.pad(weights.cumsum(axis=1), ((0, 0), (1, 0)))
+        sums = [np.einsum("ij,ij->i", before[:, end], weights) for end in ends]
+        better, worse = 1 - (sums[0] + sums[1]) / 2, (sums[2] + sums[3]) / 2
+        shares = np.stack([better, 1 - better - worse, worse], axis=1)
+        if rope == 0:
+            shares[:, 1] = -1.0  # what is left is rounding
+        most = shares >= shares.max(axis=1, keepdims=True) - 1e-12
+        won += (most / most.sum(axis=1, keepdims=True)).sum(axis=0)
+    return Posterior(*(float(w) for w in won / draws))
 
 
 class Needed(NamedTuple):
@@ -272,10 +280,16 @@ def needed_clusters(differences: object, *, power: float = 0.8, alpha: float = A
         clusters = float(max(fewest, math.ceil(_t_test_clusters(mean / sd, power, alpha) / EFFICIENCY))) if sd else fewest
     if len(values) < fewest:
         return Needed(float(clusters), math.nan)
+    return Needed(float(clusters), _detectable_effect(len(values), power, alpha) * sd)
+
+
+@lru_cache(maxsize=64)  # every pair of methods of a section asks for the same number of clusters
+def _detectable_effect(clusters: int, power: float, alpha: float) -> float:
+    """The mean / sd that so many clusters find."""
     from statsmodels.stats.power import TTestPower
 
-    effect = TTestPower().solve_power(nobs=len(values) * EFFICIENCY, power=power, alpha=alpha, alternative="two-sided")
-    return Needed(float(clusters), float(np.squeeze(effect)) * sd)
+    nobs = clusters * EFFICIENCY
+    return float(np.squeeze(TTestPower().solve_power(nobs=nobs, power=power, alpha=alpha, alternative="two-sided")))
 
 
 def _t_test_clusters(effect: float, power: float, alpha: float) -> float:

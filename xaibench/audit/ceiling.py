@@ -9,7 +9,7 @@ import pandas as pd
 
 from xaibench.audit.runs import clusters, scores
 from xaibench.audit.section import Section, per_cent
-from xaibench.leaderboard.table import CEILINGS, FLOORS, SHAMS, kind, metric_facts
+from xaibench.leaderboard.table import CEILINGS, FLOORS, SHAMS, best_of, kind, metric_facts
 from xaibench.stats import cluster_bootstrap, paired_difference
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def ceiling_table(rows: pd.DataFrame) -> pd.DataFrame:
             wide = scores(rows, metric)
             means = wide.mean()
             sign = 1 if metric_facts(metric).direction == "higher" else -1
-            floor = max((n for n in FLOORS if n in means.index), key=lambda n, m=means, s=sign: s * m[n], default=None)
+            floor = best_of(wide, FLOORS, sign)
             if best not in means.index or floor is None:
                 continue
             for name, mean in means.items():

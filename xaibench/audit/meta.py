@@ -55,9 +55,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from xaibench.audit.section import Section
+from xaibench.comparisons import signed_rank
 from xaibench.errors import XaibenchError
 
 if TYPE_CHECKING:
@@ -178,14 +178,7 @@ def signed_rank_p(before: np.ndarray, after: np.ndarray) -> float:
     change = change[np.isfinite(change)]
     if not change.size:
         return math.nan
-    ranks = np.rint(2 * rankdata(np.abs(change))).astype(np.int64)  # doubled, so that mean ranks are whole
-    rising, moved = int(ranks[change > 0].sum()), ranks[change != 0]
-    ways = np.ones(1)  # share of the sign patterns by the sum of the ranks that rise
-    for rank in moved:
-        ways = (np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))) / 2
-    total = int(moved.sum())
-    as_far = np.abs(2 * np.arange(total + 1) - total) >= abs(2 * rising - total)
-    return min(float(ways[as_far].sum()), 1.0)
+    return signed_rank(change).p
 
 
 def same_ranks(before: np.ndarray, after: np.ndarray, kept: np.ndarray) -> float:

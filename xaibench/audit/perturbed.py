@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from xaibench.audit.meta import Scores, consistency
-from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.errors import Unsupported, XaibenchError
 from xaibench.harness.again import changed_view
 from xaibench.harness.cell import explain
 from xaibench.harness.plan import Chunk, batches
@@ -133,20 +133,20 @@ def _perturbed(
 
 
 def _scored(bench: Workbench, prepared: Prepared, methods: Sequence[str], metrics: Mapping[str, Metric]) -> np.ndarray:
-    """Every metric of every method's map of a batch, NaN where there is none. Shape: `(M, L, B)` float64."""
+    """Every metric of every method's map of a batch, NaN where there is none, for whatever reason. Shape: `(M, L, B)`."""
     result = np.full((len(metrics), len(methods), len(prepared.view)), np.nan)
     for column, method in enumerate(methods):
         own = replace(prepared.view, model=prepared.view.private_model())
         try:
             made = explain(bench, replace(prepared, view=own), method)
-        except (Unsupported, Undefined):
+        except Exception:  # noqa: BLE001 - what a method does on a spoiled countermeasure costs its own scores only
             continue
         evidence = Evidence(made.on_grid, made.on_view, prepared.truth, prepared.probe)
         for row, metric in enumerate(metrics.values()):
             if {"frequency", "time"} & metric.needs <= made.on_grid.resolves & prepared.truth.resolves:
                 try:
                     result[row, column] = metric.function(evidence).double().cpu().numpy()
-                except Unsupported:
+                except Exception:  # noqa: BLE001 - as above; the section names the metrics without a score
                     continue
     return result
 

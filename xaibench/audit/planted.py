@@ -42,15 +42,15 @@ def installed() -> bool:
 def planted_board(
     out: Path, *, limit: int, seed: int, device: torch.device | str, batch_size: int | None,
     report: Callable[[Progress], None],
-) -> pd.DataFrame:  # fmt: skip
-    """The board of every installed method on the planted countermeasure, in the run folder `out`."""
-    methods, _ = known_names("attributors", ["all"])
+) -> tuple[pd.DataFrame, tuple[str, ...]]:  # fmt: skip
+    """The board of every installed method on the planted countermeasure, in the run folder `out`, and the run's problems."""
+    methods, broken = known_names("attributors", ["all"])
     spec = RunSpec(
         countermeasures=(COUNTERMEASURE,), attributors=tuple(dict.fromkeys([*methods, *control_names()])), metrics=METRICS,
         data=DATA, limit=limit, seed=seed, keep_maps=True,
     )  # fmt: skip
-    run(spec, out, device=device, batch_size=batch_size, report=report)
-    return board(read_rows([out]), metrics=METRICS, sort="rank-accuracy")
+    done = run(spec, out, device=device, batch_size=batch_size, report=report)
+    return board(read_rows([out]), metrics=METRICS, sort="rank-accuracy"), (*broken, *done.problems)
 
 
 def planted_section(found: pd.DataFrame) -> Section:

@@ -68,6 +68,15 @@ def audit(
     rows = only(rows, spec, route=bench.route(name), pairs=pairs[: spec.limit])
     meta_methods = [m for m in META_METHODS if m in spec.methods]
     meta_methods = meta_methods if len(meta_methods) > 1 else list(spec.methods[: len(META_METHODS)])
+    noticed = list(problems)
+
+    def planted() -> Section:
+        board, trouble = planted_board(
+            out / "planted", limit=PLANTED_PAIRS, seed=spec.seed, device=device, batch_size=batch_size, report=report
+        )
+        noticed.extend(f"planted: {problem}" for problem in trouble)
+        return planted_section(board)
+
     ask = {
         "use": partial(use_section, rows, name),
         "overview": partial(overview_section, rows),
@@ -81,11 +90,7 @@ def audit(
             if len(meta_methods) > 1
             else None  # there is no order to keep or to lose
         ),
-        "planted": lambda: planted_section(
-            planted_board(
-                out / "planted", limit=PLANTED_PAIRS, seed=spec.seed, device=device, batch_size=batch_size, report=report
-            )
-        ),
+        "planted": planted,
     }
     found: list[Section] = []
     facts = _facts(spec, bench, rows)
@@ -93,18 +98,18 @@ def audit(
     for number, part in enumerate(p for p in PARTS if p in parts):
         report(Progress("parts", number, len(parts), part))
         if part == "planted" and not installed():
-            problems = (*problems, "planted: its plugin is not installed (xaibench-planted); this part is left out")
+            noticed.append("planted: its plugin is not installed (xaibench-planted); this part is left out")
             continue
         section = ask[part]()
         if section is None:
-            problems = (*problems, f"{part}: nothing to show with these methods")
+            noticed.append(f"{part}: nothing to show with these methods")
             continue
         found.append(section)
         paths = write_page(found, out, title=f"Audit of {name} on {bench.corpus.name}", facts=facts)
     if not found:
-        raise RunError(f"the audit has nothing to write: {'; '.join(problems)}")
+        raise RunError(f"the audit has nothing to write: {'; '.join(noticed)}")
     report(Progress("parts", len(parts), len(parts)))
-    return Audited(tuple(found), tuple(paths), problems)
+    return Audited(tuple(found), tuple(paths), tuple(dict.fromkeys(noticed)))
 
 
 def _facts(spec: AuditSpec, bench: Workbench, rows: pd.DataFrame) -> dict[str, str]:

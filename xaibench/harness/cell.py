@@ -129,6 +129,8 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
                 values = _checked(metric.function(evidence), len(chunk.pairs), metric)
             except Unsupported as reason:
                 status, note = "unsupported", str(reason)
+            except Undefined as reason:  # of the map that it asked for again; in a batch, one utterance at a time says whose
+                status, note = ("failed" if len(chunk.pairs) > 1 else "undefined"), str(reason)
             except Exception as error:  # noqa: BLE001 - as above
                 status, note = "failed", _sentence(error)
                 if len(chunk.pairs) == 1:

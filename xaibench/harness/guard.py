@@ -19,7 +19,11 @@ def private_tensors(view: View) -> View:
         return None if tensor is None else tensor.clone()
 
     truth = view.truth and replace(
-        view.truth, values=view.truth.values.clone(), region=view.truth.region.clone(), added=copy(view.truth.added)
+        view.truth,
+        values=view.truth.values.clone(),
+        region=view.truth.region.clone(),
+        valid=view.truth.valid.clone(),
+        added=copy(view.truth.added),
     )
     return replace(
         view, inputs=view.inputs.clone(), fills={n: t.clone() for n, t in view.fills.items()},

@@ -143,7 +143,7 @@ class Workbench:
             "n_samples": cm.module.n_samples,
             "band": self.corpus.valid_band,
             "sources": sorted(source_hash(p.entry.module.partition(".")[0]) for p in sources),
-            "versions": versions(("torch", "numpy", "captum", "grad-cam", "shap", "zennit")),
+            "versions": versions(("torch", "torchaudio", "soundfile", "numpy", "captum", "grad-cam", "shap", "zennit")),
             "references": [p.id for p in reference_pairs(self.corpus, most=PRIOR_PAIRS)],
         }
 

@@ -320,7 +320,9 @@ def _reference(scores: _Scores, against: str | None) -> str:
             "no control has a score to compare the methods with; name a reference with --against, or run with "
             "--xai including inverse-energy,constant"
         )
-    return max(scores.controls, key=lambda name: scores.wide[name].mean())
+    counts = scores.wide[list(scores.controls)].notna().sum()
+    full = [name for name in scores.controls if counts[name] == counts.max()]  # a mean over fewer is of other utterances
+    return max(full, key=lambda name: scores.wide[name].mean())
 
 
 def _tested(scores: _Scores, first: str, second: str, *, rope: float | None, seed: int) -> dict[str, Any]:

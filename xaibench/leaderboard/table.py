@@ -118,7 +118,10 @@ def board(
         if sort is not None and sort not in chosen:
             raise PluginError(registry.unknown("column to sort by", sort, list(chosen)))
         facts = dict(zip(SECTION, key, strict=True))
-        found = _section(part[part["metric"].isin(chosen)], chosen, facts, draws=draws, seed=seed)
+        mine = part[part["metric"].isin(chosen)]
+        if mine.empty:  # another section has the metrics asked for
+            continue
+        found = _section(mine, chosen, facts, draws=draws, seed=seed)
         first = sort or chosen[0]
         better = -1.0 if metric_facts(first).direction == "higher" else 1.0
         found = found.assign(_kind=found["kind"].map(_KIND_ORDER), _value=found[first] * better)
@@ -311,8 +314,8 @@ def _scores(
     sign = 1.0 if facts.direction == "higher" else -1.0
     clusters = wide.index.get_level_values("cluster").to_numpy()
     options = {"draws": draws, "seed": seed}
-    floor = _best(wide, FLOORS, sign)
-    ceiling = _best(wide, CEILINGS_OF.get(facts.family, ()), sign)
+    floor = best_of(wide, FLOORS, sign)
+    ceiling = best_of(wide, CEILINGS_OF.get(facts.family, ()), sign)
     names = {f"{metric}_floor": floor, f"{metric}_ceiling": ceiling}
     result = {}
     for name in attributors:
@@ -337,10 +340,11 @@ def _scores(
     return result
 
 
-def _best(wide: pd.DataFrame, candidates: Sequence[str], sign: float) -> str | None:
-    """The candidate with the best mean; None where none has a value."""
-    means = {name: sign * wide[name].mean() for name in candidates if name in wide.columns and wide[name].notna().any()}
-    return max(means, key=means.get) if means else None
+def best_of(wide: pd.DataFrame, candidates: Sequence[str], sign: float) -> str | None:
+    """The candidate with the best mean, of those with the most pairs: a mean over fewer is of other utterances."""
+    counts = {name: int(wide[name].notna().sum()) for name in candidates if name in wide.columns}
+    full = [name for name, count in counts.items() if 0 < count == max(counts.values())]
+    return max(full, key=lambda name: sign * wide[name].mean(), default=None)
 
 
 def _skill(
