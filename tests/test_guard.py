@@ -88,3 +88,19 @@ def test_a_data_set_that_cannot_open_says_which_and_why(root, tmp_path, monkeypa
     monkeypatch.setattr(toybench, "corpus", Dataset("toy", "noise", lambda folder: folder / 3))
     with pytest.raises(PluginError, match=r"data set 'toy' of toy-package 1\.0 could not be opened: TypeError.*--root"):
         run(toybench.spec(root, "energy"), tmp_path)
+
+
+def test_a_method_that_empties_the_valid_cells_empties_nobodys(root, tmp_path):
+    from toys import ConvCM, truth_of, view_of
+
+    from xaibench.harness.guard import private_tensors
+    from xaibench.metrics.evidence import Probe
+
+    view = view_of(ConvCM(), 2, truth=truth_of(2))
+    probe = Probe(view, view.truth.valid, (0.1, 0.5))
+    before = {n: getattr(view.truth, n).clone() for n in ("values", "region", "valid", "added")}
+    own = private_tensors(view)
+    for name in before:
+        getattr(own.truth, name).zero_()
+    assert all(torch.equal(getattr(view.truth, name), value) for name, value in before.items())
+    assert int(probe.valid.sum()) == probe.cells > 0

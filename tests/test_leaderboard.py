@@ -274,6 +274,21 @@ def test_no_skill_without_a_ceiling_above_the_floor_or_where_the_family_has_none
     assert "skill" not in render.text(board).splitlines()[2]
 
 
+def test_floor_and_ceiling_are_chosen_among_rows_with_every_pair(tmp_path):
+    scores = {"oracle": 1.0, "energy": 0.9, "random": 0.5, "lime": 0.6}
+    rows = fake_run.rows({n: {"rank-accuracy": v} for n, v in scores.items()})
+    few = fake_run.fail(rows, rows["attributor"].eq("energy") & rows["utterance"].ne("u0"))
+    board = board_of(tmp_path, few, metrics=["rank-accuracy"]).set_index("attributor")
+    assert board["rank-accuracy_floor"].eq("random").all()
+    assert board.at["lime", "rank-accuracy_skill"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_section_without_the_metric_asked_for_is_left_out(tmp_path, rows):
+    other = fake_run.rows({"lime": {"sparseness": 0.5}}, route="grid")
+    board = board_of(tmp_path, pd.concat([rows, other]), metrics=["sparseness"])
+    assert set(board["route"]) == {"grid"}
+
+
 def test_skill_of_a_lower_is_better_metric(tmp_path):
     rows = fake_run.rows(
         {n: {"deletion-twin": v} for n, v in {"oracle": -3.0, "extremal-twin": -11.0, "random": -1.0, "lime": -6.0}.items()}

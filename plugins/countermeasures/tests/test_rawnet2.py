@@ -274,21 +274,6 @@ def test_a_view_of_it_resolves_time_and_offers_no_rules(cm):
     copy.deepcopy(view.model)
 
 
-def test_an_utterance_scores_the_same_alone_and_in_a_batch(cm):
-    with torch.no_grad():
-        together = cm(noise())
-        alone = torch.cat([cm(w[None]) for w in noise()])
-        assert torch.equal(cm(noise()), together)
-    assert torch.allclose(together, alone, atol=1e-5)
-
-
-def test_same_seed_same_weights_without_disturbing_the_global_generator():
-    before = torch.random.get_rng_state()
-    one, same, other = (weights_hash(recipe.untrained(seed=s)) for s in (3, 3, 4))
-    assert one == same != other
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 def test_weights_survive_the_disk_and_sizes_survive_json(cm, tmp_path):
     save_weights(tmp_path / "rawnet2.safetensors", cm)
     other = recipe.untrained(seed=9, n_samples=N_SAMPLES, filters=[20, 128])  # JSON has no tuples
