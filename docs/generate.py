@@ -41,7 +41,8 @@ def page() -> str:
     lines += [
         f"Preset `quick`: {', '.join(QUICK)}; curves at {', '.join(map(str, FRACTIONS['quick']))} of the cells.",
         "",
-        f"Preset `full`: all {len(FULL)}; curves at {', '.join(map(str, FRACTIONS['full']))}.",
+        f"Preset `full`: {len(FULL)} of {len(METRICS)}, all but those that explain again; curves at "
+        f"{', '.join(map(str, FRACTIONS['full']))}.",
         "",
         _line("metric", "family", "better", "range", "formula", "source", "misleads when"),
         _line(*["---"] * 7),

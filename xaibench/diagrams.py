@@ -108,7 +108,8 @@ def _ranks(found: Friedman, methods: list[str], title: str, unit: str) -> Figure
         )  # fmt: skip
     note = (
         f"average rank over {found.n} {unit}{'' if found.n == 1 else 's'}, 1 is best; a bar joins methods that the Nemenyi "
-        f"test ({found.alpha:.0%}) does not tell apart; Friedman, after Iman and Davenport, p = {found.p_f:.2g}"
+        f"test ({found.alpha:.0%}) does not tell apart\nFriedman, after Iman and Davenport: "
+        f"{'p < 0.001' if found.p_f < 0.001 else f'p = {found.p_f:.2g}'}"
     )
     canvas.text(0.12, height - 0.12, title, va="top", weight="bold")
     canvas.text(0.12, 0.1, note, va="bottom", color="#444444", fontsize=7)

@@ -37,7 +37,7 @@ def test_the_verdict_and_the_warning_follow_the_numbers(case):
     assert used(line_of(section.table)) is expected
     first = section.answer[0]
     assert ("cm uses the region." in first) is expected
-    assert first.startswith("Warning: truth eq2: cm does not use the region beyond doubt") is not expected
+    assert first.startswith("Warning: truth eq2: cm is not shown to use the region") is not expected
     assert ("say nothing about faithfulness" in first) is not expected
 
 

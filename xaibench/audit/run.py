@@ -26,6 +26,8 @@ from xaibench.errors import RunError
 from xaibench.harness.plan import ordered_pairs
 from xaibench.harness.run import Progress
 from xaibench.harness.workbench import Workbench
+from xaibench.leaderboard.table import RUN_COLUMNS
+from xaibench.types import ROW_COLUMNS
 
 #: The parts, in the order of the page.
 PARTS = ("use", "overview", "twinpath", "constants", "ceiling", "meta", "planted")
@@ -63,16 +65,23 @@ def audit(
     pairs = ordered_pairs(bench.corpus, spec.split)
     if any(pair.bonafide is None for pair in pairs):
         raise RunError(f"{spec.data}: some spoofed speech has no bona fide twin, which every question of the audit needs")
-    rows, problems = measure(spec, out, device=device, batch_size=batch_size, report=report)
     name = spec.countermeasure
-    rows = only(rows, spec, route=bench.route(name), pairs=pairs[: spec.limit])
+    rows, problems = pd.DataFrame(columns=[*ROW_COLUMNS, *RUN_COLUMNS]), ()
+    if set(parts) - {"meta", "planted"}:  # these two make their own
+        rows, problems = measure(spec, out, device=device, batch_size=batch_size, report=report)
+        rows = only(rows, spec, route=bench.route(name), pairs=pairs[: spec.limit])
     meta_methods = [m for m in META_METHODS if m in spec.methods]
     meta_methods = meta_methods if len(meta_methods) > 1 else list(spec.methods[: len(META_METHODS)])
     noticed = list(problems)
 
     def planted() -> Section:
         board, trouble = planted_board(
-            out / "planted", limit=PLANTED_PAIRS, seed=spec.seed, device=device, batch_size=batch_size, report=report
+            out / "planted",
+            limit=min(PLANTED_PAIRS, spec.limit),
+            seed=spec.seed,
+            device=device,
+            batch_size=batch_size,
+            report=report,
         )
         noticed.extend(f"planted: {problem}" for problem in trouble)
         return planted_section(board)
@@ -118,7 +127,7 @@ def _facts(spec: AuditSpec, bench: Workbench, rows: pd.DataFrame) -> dict[str, s
     return {
         "Countermeasure": f"{spec.countermeasure}, {bench.route(spec.countermeasure)} route, weights "
         f"{bench.countermeasure(spec.countermeasure).weights[:12]}, equal error rate "
-        + (f"{eer.iloc[0]:.1%}" if len(eer) else "unknown"),
+        + (f"{eer.iloc[0]:.1%}" if len(eer) else "not measured"),
         "Data": f"{bench.corpus.name}, split {spec.split}: {len(of[['utterance', 'vocoder']].drop_duplicates())} vocoded "
         f"utterances of {of['utterance'].nunique()} sources and {of['speaker'].nunique()} speakers",
         "Methods": ", ".join(spec.methods),

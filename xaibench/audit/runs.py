@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from xaibench import registry
+from xaibench.errors import RunError
 from xaibench.harness.run import Progress, run
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import control_names
@@ -52,6 +53,10 @@ class AuditSpec:
     root: str | Mapping[str, str] | None = None
     checkpoint: str | None = None
     cm_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise RunError(f"steps must be at least 1, got {self.steps}: the search for the best order of cells takes some")
 
     @property
     def run(self) -> RunSpec:

@@ -93,7 +93,7 @@ def use_section(rows: pd.DataFrame, countermeasure: str) -> Section:
             answer.append(f"Truth {truth}: {countermeasure} uses the region. {effect}")
         else:
             answer.append(
-                f"Warning: truth {truth}: {countermeasure} does not use the region beyond doubt. {effect} Localisation "
+                f"Warning: truth {truth}: {countermeasure} is not shown to use the region. {effect} Then localisation "
                 f"scores of this countermeasure under this truth say nothing about faithfulness."
             )
         apart = table[table["truth"].eq(truth) & table["fill"].eq("twin") & ~table["vocoder"].eq(ALL)].to_dict("records")

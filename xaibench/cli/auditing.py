@@ -22,7 +22,8 @@ def audit(
     xai: Annotated[str, typer.Option(help="Methods, `all`, or `usual`: one or two of every kind.")] = "usual",
     limit: Annotated[int, typer.Option(help="Vocoded utterances.")] = 45,
     parts: Annotated[
-        str, typer.Option(help="use, overview, twinpath, constants, ceiling, meta, planted; or `all`.")
+        str,
+        typer.Option(help="use, overview, twinpath, constants, ceiling, meta, planted (all methods), or `all`."),
     ] = "all",
     steps: Annotated[int, typer.Option(help="Steps of the search for the best order of cells.")] = 40,
     checkpoint: Annotated[str | None, typer.Option(help="Weights (safetensors) instead of the shipped.")] = None,

@@ -67,5 +67,6 @@ def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "
     from xaibench.leaderboard import render, table
 
     board = table.board(table.read_rows(runs), metrics=metrics, cluster=cluster)
-    console().print(render.terminal(board))
+    screen = console()
+    screen.print(render.terminal(board, narrow=screen.width < render.WIDTH))
     return board

@@ -29,7 +29,7 @@ def run(
         str,
         typer.Option(
             help="`quick`: few utterances, short curves, only the twin fill's (minutes on two cores). `full`: every "
-            "pair, every metric, long curves."
+            "pair, every metric that does not explain again, long curves."
         ),
     ] = "quick",
     metrics: Annotated[str, typer.Option(help="Metrics, `all`, or `preset`.")] = "preset",

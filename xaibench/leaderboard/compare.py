@@ -522,7 +522,7 @@ def _cells(c: Comparison, row: Mapping[str, Any]) -> list[str]:
     size = "-" if math.isnan(needed) else "inf" if math.isinf(needed) else _rounded(needed)
     rank = "-" if pd.isna(row["rank"]) else f"{row['rank']:.1f}"
     posterior = [" ".join(short(row[k]) for k in ("p_better", "p_same", "p_worse"))] if "p_better" in row else []
-    difference = with_interval(row["difference"], row["low"], row["high"], text=short)
+    difference = with_interval(row["difference"], row["low"], row["high"])
     return [row["attributor"], number(row["mean"]), difference, _p(row["p"]), _p(row["p_holm"]), short(row["effect"]), rank,
             size, *posterior]  # fmt: skip
 

@@ -29,10 +29,10 @@ from xaibench.leaderboard.verdict import EER_LIMIT, verdict
 WITH_INTERVAL = ("rank-accuracy", "rank-accuracy-time", "drop-twin")
 BLOCKS = {"ceiling": "ceilings", "method": "methods", "sham": "shams", "floor": "floors"}
 LEGEND = (
-    "Skill: how far a score is on the way from the best floor (0 %) to the ceiling (100 %), [a b] its 95 % interval over "
-    "utterances. Floors know nothing of the countermeasure; ceilings are the truth itself and an optimised order of cells; "
-    "shams are as large as the truth, in the wrong place. s/utt: seconds an utterance; ok: share of planned cells that have "
-    "a value; arrows point to better."
+    "Skill: how far a score is on the way from the best floor (0 %) to the ceiling (100 %), [a b] its 95 % interval. Floors "
+    "know nothing of the countermeasure; ceilings are the truth itself and an optimised order of cells; shams are as large "
+    "as the truth, in the wrong place. s/utt: seconds an utterance; ok: share of planned cells that have a value; arrows "
+    "point to better."
 )
 _STYLE = {"ceiling": "green", "method": "", "sham": "dim", "floor": "dim"}
 WIDTH = 112  # columns of a table written to a file
@@ -86,14 +86,18 @@ def percent(share: float) -> str:
     return str(whole) if abs(whole) < 1000 else ">999" if whole > 0 else "<-999"
 
 
-def terminal(board: pd.DataFrame) -> RenderableType:
-    """Everything about a board, for `rich`: a table a section, what is missing and why, and the verdict."""
+def terminal(board: pd.DataFrame, *, narrow: bool = False) -> RenderableType:
+    """Everything about a board, for `rich`: a table a section, what is missing and why, and the verdict.
+
+    narrow: for fewer than `WIDTH` columns; skill stands without intervals, beside the first metric of each kind only.
+    """
     parts: list[RenderableType] = []
     for part in _sections(board):
         lines = [Text("- " + line) for line in verdict(part)]
         gaps = [Text(f"- {name}: {why}") for name, why in _gaps(part)]
         ends = [Text(scale(part), style="dim"), Text()] if _skilled(part, metrics_of(part)) else []
-        parts += [Text(_title(part), style="bold"), Text(), _table(part), Text(), Text(LEGEND, style="dim"), Text(), *ends]
+        parts += [Text(_title(part), style="bold"), Text(), _table(part, narrow), Text(), Text(LEGEND, style="dim")]
+        parts += [Text(), *ends]
         if gaps:
             parts += [Text("Cells without a value"), Padding(Group(*gaps), (0, 0, 1, 2))]
         if lines:
@@ -264,12 +268,13 @@ def _header(metric: str) -> str:
     return "\n".join(min(ways, key=lambda lines: max(map(len, lines))))
 
 
-def _table(part: pd.DataFrame) -> Table:
+def _table(part: pd.DataFrame, narrow: bool) -> Table:
     metrics = metrics_of(part)
     intervals = [m for m in WITH_INTERVAL if m in metrics] or metrics[:1]
+    longest = int(part["attributor"].str.len().max())
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    table.add_column("attributor", overflow="fold", min_width=12)
-    skilled = _skilled(part, metrics)
+    table.add_column("attributor", overflow="fold", min_width=12 if narrow else max(12, min(longest, 24)))
+    skilled = [m for m in _skilled(part, metrics) if m in intervals or not narrow]
     for metric in metrics:
         table.add_column(_header(metric), justify="right", no_wrap=True)
         if metric in skilled:
@@ -285,7 +290,9 @@ def _table(part: pd.DataFrame) -> Table:
         for row in rows:
             cells = []
             for m in metrics:
-                cells += [number(row[m])] + ([_skill(row, m, interval=m in intervals)] if m in skilled else [])
+                cells += [number(row[m])] + (
+                    [_skill(row, m, interval=m in intervals and not narrow)] if m in skilled else []
+                )
             share = f"{row['coverage']:.0%}" if row["coverage"] in (0, 1) else f"{min(row['coverage'], 0.99):.0%}"
             table.add_row(row["attributor"], *cells, number(row["seconds"]), share, style=_STYLE[kind])
     return table

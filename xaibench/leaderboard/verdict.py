@@ -21,6 +21,7 @@ from xaibench.stats import rank_agreement
 
 EER_LIMIT = 0.2  # share; above it a countermeasure decides so poorly that its reasons are of little use
 CLOSE = 1e-4  # the oracle must be perfect, but for cells tied at the edge of the region
+FEWEST_ORDERED = 10  # methods; with fewer Kendall's tau says little either way
 NAMED = 5  # methods a sentence names before it counts
 
 
@@ -75,19 +76,19 @@ def _use(part: pd.DataFrame, metric: str = "drop-twin") -> list[str]:
     if np.isnan(rows.at["oracle", metric]) or lows.isna().any():
         return [f"Whether {name} uses the truth's region is unknown: too few pairs that it tells apart."]
     effects = [
-        f"{rows.at[s, metric]:.2g} for {s} (difference {rows.at[s, metric + '_margin']:.2g} "
-        f"[{rows.at[s, metric + '_margin_low']:.2g}, {rows.at[s, metric + '_margin_high']:.2g}])"
+        f"{_percent(rows.at[s, metric])} % for {s} (difference {_percent(rows.at[s, metric + '_margin'])} % "
+        f"[{_percent(rows.at[s, metric + '_margin_low'])}, {_percent(rows.at[s, metric + '_margin_high'])}])"
         for s in shams
     ]
     effect = (
-        f"Deleting the truth's region (twin fill) takes away {rows.at['oracle', metric]:.2g} of the score's gap between the "
-        f"halves of a pair, against {_listed(effects)}"
+        f"Deleting the truth's region (twin fill) takes away {_percent(rows.at['oracle', metric])} % of the score's gap "
+        f"between the halves of a pair, against {_listed(effects)}"
     )
     if (lows > 0).all() and rows.at["oracle", f"{metric}_low"] > 0:
         return [f"{effect}: {name} does use it."]
     return [
-        f"Warning: {effect[0].lower()}{effect[1:]}: {name} does not use it beyond doubt, so the localisation scores of this "
-        f"countermeasure say nothing about faithfulness."
+        f"Warning: {effect[0].lower()}{effect[1:]}: this does not show that {name} uses it, and then the "
+        f"localisation scores of this countermeasure say nothing about faithfulness."
     ]
 
 
@@ -97,12 +98,22 @@ def _skill(part: pd.DataFrame, metric: str) -> list[str]:
     if methods.empty:
         return []
     best = methods.loc[methods[f"{metric}_skill"].idxmax()]
-    low, high = best[f"{metric}_skill_low"], best[f"{metric}_skill_high"]
-    interval = f" [{100 * low:.0f}, {100 * high:.0f}]" if np.isfinite(low) else ""
+    skill, low, high = (best[f"{metric}_skill{end}"] for end in ("", "_low", "_high"))
+    if not np.isfinite(low):  # the ceiling is not above the floor beyond doubt: a share of what?
+        return []
+    far = f"{_percent(skill)} % [{_percent(low)}, {_percent(high)}]"
     return [
-        f"The best method in {metric}, {best['attributor']}, goes {100 * best[f'{metric}_skill']:.0f} %{interval} of the "
-        f"way from {best[f'{metric}_floor']} to {best[f'{metric}_ceiling']}."
+        f"The best method in {metric}, {best['attributor']}, goes {far} of the way from "
+        f"{best[f'{metric}_floor']} to {best[f'{metric}_ceiling']}."
     ]
+
+
+def _percent(share: float) -> str:
+    """
+    >>> _percent(0.142), _percent(-0.001)
+    ('14', '0')
+    """
+    return str(round(100 * share))
 
 
 def _sign(metric: str) -> int:
@@ -165,11 +176,11 @@ def _exceed(part: pd.DataFrame, metric: str) -> list[str]:
     if judged.empty:
         return [f"Whether any method exceeds {best} in {metric} is unknown: an interval needs two utterances or more."]
     passed = judged[judged[f"{metric}_margin_low"] > 0]
-    verb = "exceeds" if len(passed) == 1 else "exceed"
+    verb = "exceeds" if 1 in (len(passed), len(judged)) else "exceed"
     names = "" if passed.empty else f": {_listed(list(passed['attributor']))}"
     return [
         f"{len(passed)} of {_count(len(judged), 'method')} {verb} the best control, {best}, in {metric} beyond the 95 % "
-        f"interval of the paired difference{names}."
+        f"interval of the paired difference{names} (not corrected for their number; `xaibench compare` does)."
     ]
 
 
@@ -179,8 +190,10 @@ def _agreement(part: pd.DataFrame, alignment: str, faithfulness: str) -> list[st
     tau, p, n = rank_agreement(_sign(alignment) * methods[alignment], _sign(faithfulness) * methods[faithfulness])
     if np.isnan(tau):
         return []
-    if p >= 0.05:
-        meaning = "no more than chance gives: to find the vocoder's traces is not to name what the score uses"
+    if p >= 0.05 and n < FEWEST_ORDERED:
+        meaning = "too few methods to say whether the orders are related"
+    elif p >= 0.05:
+        meaning = "not told apart from chance: to find the vocoder's traces need not be to name what the score uses"
     elif tau < 0:
         meaning = "the methods that find the vocoder's traces best name worst what the score uses"
     elif tau < 0.5:
