@@ -83,7 +83,8 @@ def _draw(table: pd.DataFrame) -> Figure:
     panels[1].axvline(0, color="black", linewidth=0.5)
     panels[1].set_title("twin fill; logarithmic beyond 1", fontsize=8, loc="left")
     panels[1].set_xscale("symlog", linthresh=1)
-    panels[1].xaxis.set_major_formatter("{x:g}")
+    panels[1].set_xticks([0, 0.5, 1, 2, 5], ["0", "0.5", "1", "2", "5"], minor=False)
+    panels[1].minorticks_off()
     panels[0].set_yticks(range(len(table)), table["cells chosen by"], fontsize=8)
     panels[0].set_ylim(len(table) - 0.4, -0.6)
     return figure
