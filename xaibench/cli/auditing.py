@@ -9,7 +9,7 @@ import typer
 
 from xaibench.cli.app import app
 from xaibench.cli.output import note, progress_bar
-from xaibench.cli.words import cm_options, roots_of, split_names
+from xaibench.cli.words import batch_size_of, cm_options, roots_of, split_names
 from xaibench.errors import XaibenchError
 
 
@@ -45,8 +45,7 @@ def audit(
     from xaibench.harness.workbench import known_countermeasures, known_datasets, known_names
     from xaibench.leaderboard.table import kind
 
-    if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
-        raise XaibenchError(f"--batch-size {batch_size!r}: expected `auto` or a whole number of at least 1")
+    size = batch_size_of(batch_size)
     names, _ = known_countermeasures(split_names(cm), {cm: checkpoint} if checkpoint else {})
     if len(names) != 1:
         raise XaibenchError(f"--cm {cm!r}: `audit` takes one countermeasure at a time")
@@ -66,7 +65,7 @@ def audit(
     with progress_bar() as show_step:
         found = examine(
             spec, folder, parts=PARTS if parts == "all" else tuple(split_names(parts)), device=choose_device(device),
-            batch_size=None if batch_size == "auto" else int(batch_size), report=show_step,
+            batch_size=size, report=show_step,
         )  # fmt: skip
     for section in found.sections:
         print(f"{section.title}\n  {section.answer[0]}")

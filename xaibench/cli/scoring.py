@@ -9,8 +9,7 @@ import typer
 
 from xaibench.cli.app import app
 from xaibench.cli.output import console, note, print_board, print_summary, progress_bar
-from xaibench.cli.words import checkpoints_of, cm_options, options_of, roots_of, split_names
-from xaibench.errors import XaibenchError
+from xaibench.cli.words import batch_size_of, checkpoints_of, cm_options, options_of, roots_of, split_names
 
 
 @app.command()
@@ -81,8 +80,7 @@ def run(
     )
     from xaibench.truth import TruthSpec
 
-    if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
-        raise XaibenchError(f"--batch-size {batch_size!r}: expected `auto` or a whole number of at least 1")
+    size = batch_size_of(batch_size)
     methods, broken = known_names("attributors", split_names(xai))
     cms, without = known_countermeasures(split_names(cm), checkpoints := checkpoints_of(checkpoint or [], split_names(cm)))
     for problem in (*broken, *without):
@@ -109,7 +107,7 @@ def run(
     folder = out or Path("results") / f"{cms_name}-{Path(data).stem}-{preset}"
     with progress_bar() as show_step:
         summary = run_harness(
-            spec, folder, device=choose_device(device), batch_size=None if batch_size == "auto" else int(batch_size),
+            spec, folder, device=choose_device(device), batch_size=size,
             report=show_step,
         )  # fmt: skip
     print_board([folder], None)

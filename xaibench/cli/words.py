@@ -102,3 +102,14 @@ def roots_of_each(folders: list[str], data: list[str]) -> dict[str, str | dict[s
             )
         found.setdefault(name, {})[part or "main"] = folder
     return {name: roots["main"] if set(roots) == {"main"} else roots for name, roots in found.items()}
+
+
+def batch_size_of(text: str) -> int | None:
+    """`--batch-size`: a whole number, or None for `auto`. Raises XaibenchError.
+
+    >>> batch_size_of("8"), batch_size_of("auto")
+    (8, None)
+    """
+    if text != "auto" and not (text.isdigit() and int(text) > 0):
+        raise XaibenchError(f"--batch-size {text!r}: expected `auto` or a whole number of at least 1")
+    return None if text == "auto" else int(text)
