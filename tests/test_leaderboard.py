@@ -559,3 +559,13 @@ def test_no_torch(tmp_path, rows):
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_rows_of_a_metric_that_is_no_more_are_named_not_dropped_in_silence(tmp_path, rows, capsys):
+    from xaibench.cli.output import print_board
+
+    old = rows[rows["metric"].eq("rank-accuracy")].assign(metric="iou")
+    run = fake_run.write_run(tmp_path / "run", pd.concat([rows, old]))
+    assert table.unknown_metrics(table.read_rows([run])) == ["iou"] and not table.unknown_metrics(rows)
+    print_board([run], None)
+    assert "metrics that this version does not have are left out: iou" in capsys.readouterr().err

@@ -66,7 +66,11 @@ def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "
     """Print the board of some run folders, and return it."""
     from xaibench.leaderboard import render, table
 
-    board = table.board(table.read_rows(runs), metrics=metrics, cluster=cluster)
+    rows = table.read_rows(runs)
+    gone = table.unknown_metrics(rows)
+    if gone:
+        note(f"rows of metrics that this version does not have are left out: {', '.join(gone)}; run again to have them made")
+    board = table.board(rows, metrics=metrics, cluster=cluster)
     screen = console()
     screen.print(render.terminal(board, narrow=screen.width < render.WIDTH))
     return board

@@ -70,6 +70,13 @@ def metric_facts(name: str) -> Metric:
     return METRICS[name] if name in METRICS else registry.load("metrics", name)
 
 
+def unknown_metrics(rows: pd.DataFrame) -> list[str]:
+    """Metrics of rows that neither the catalogue nor a plugin has: of another version, or of a plugin that is gone."""
+    from xaibench.metrics.catalog import METRICS
+
+    return sorted(set(rows["metric"]) - set(METRICS) - set(registry.plugins("metrics")))
+
+
 def read_rows(runs: Sequence[Path]) -> pd.DataFrame:
     """Every row of some run folders, with `RUN_COLUMNS`; each cell once.
 
