@@ -267,9 +267,9 @@ def test_batches_do_not_change_scores_beyond_rounding(bench):
     pairs = ordered_pairs(bench.corpus, "eval")[:4]
     known = {name: METRICS[name] for name in ("sparseness", "drop-twin")}
     methods = ("toy-gradient", "toy-deaf")
-    whole = perturbed._scores(bench, "toy", pairs, methods, known, 2)
+    whole = perturbed._scores(bench, "toy", pairs, methods, known, 2, {})
     single = Workbench(bench.spec, batch_size=1)
-    parts = [perturbed._scores(single, "toy", [pair], methods, known, 2) for pair in pairs]
+    parts = [perturbed._scores(single, "toy", [pair], methods, known, 2, {}) for pair in pairs]
     assert set(whole) == {(test, name) for test in ("input", "model") for name in known}
     for key, one in whole.items():
         other = Scores.join([part[key] for part in parts])
@@ -371,3 +371,23 @@ def test_a_section_of_little():
         meta_section(pd.DataFrame([row("a", "model")]).drop(columns="IAC_NR"))
     with pytest.raises(XaibenchError, match="empty"):
         meta_section(pd.DataFrame([row("a", "model")])[:0])
+
+
+def test_what_a_method_or_metric_raises_costs_its_own_scores_and_is_said(bench, monkeypatch):
+    from xaibench.audit import perturbed
+
+    pairs = ordered_pairs(bench.corpus, "eval")
+    real = perturbed.explain
+
+    def fussy(bench, prepared, name):
+        if name == "toy-deaf":
+            raise ValueError("no such map")
+        return real(bench, prepared, name)
+
+    monkeypatch.setattr(perturbed, "explain", fussy)
+    table = meta_evaluate(bench, "toy", pairs, methods=("toy-gradient", "toy-deaf"), metrics=("sparseness",), draws=1)
+    assert len(table) == 2 and len(table.attrs["problems"]) == 1
+    assert table.attrs["problems"][0].startswith("toy-deaf: ValueError: no such map (")
+    monkeypatch.setattr(perturbed, "explain", real)
+    table = meta_evaluate(bench, "toy", pairs, methods=("toy-gradient", "toy-deaf"), metrics=("sparseness",), draws=1)
+    assert table.attrs["problems"] == ()

@@ -13,6 +13,7 @@ import pandas as pd
 from xaibench.audit.section import Section
 from xaibench.errors import RunError
 from xaibench.leaderboard.render import number
+from xaibench.leaderboard.writing import escape, plain, table_line
 
 #: Lines of a table on the page; audit.json has all.
 LONGEST = 60
@@ -42,12 +43,12 @@ def write_page(sections: Sequence[Section], out: Path, *, title: str, facts: Map
 def page(sections: Sequence[Section], *, title: str, facts: Mapping[str, str]) -> str:
     """The page as markdown: answers first, then each part with its question, figure and table."""
     lines = [f"# {title}", ""]
-    lines += [f"- {name}: {_escape(value)}" for name, value in facts.items()]
+    lines += [f"- {name}: {escape(value)}" for name, value in facts.items()]
     lines += ["", "## In short", ""]
-    lines += [f"- **{section.title}** {_escape(section.answer[0])}" for section in sections]
+    lines += [f"- **{section.title}** {escape(section.answer[0])}" for section in sections]
     for section in sections:
-        lines += ["", f"## {section.title}", "", _escape(section.question), ""]
-        lines += [f"- {_escape(sentence)}" for sentence in section.answer]
+        lines += ["", f"## {section.title}", "", escape(section.question), ""]
+        lines += [f"- {escape(sentence)}" for sentence in section.answer]
         if section.draw is not None:
             lines += ["", f"![{section.title}](figures/{section.name}.png)"]
         lines += ["", *_table(section.table)]
@@ -62,7 +63,7 @@ def as_json(sections: Sequence[Section], *, title: str, facts: Mapping[str, str]
         "sections": [
             {
                 "name": s.name, "title": s.title, "question": s.question, "answer": list(s.answer),
-                "table": [{k: _plain(v) for k, v in row.items()} for row in s.table.to_dict("records")],
+                "table": [{k: plain(v) for k, v in row.items()} for row in s.table.to_dict("records")],
             }
             for s in sections
         ],
@@ -74,9 +75,9 @@ def _table(table: pd.DataFrame) -> list[str]:
     """Markdown lines; `x low` and `x high` become an interval beside x."""
     ends = {end for name in table.columns for end in _ends(name, table.columns) or ()}
     names = [name for name in table.columns if name not in ends]
-    lines = [_line(names), _line(["---" if table[c].dtype.kind not in "fiu" else "---:" for c in names])]
+    lines = [table_line(names), table_line(["---" if table[c].dtype.kind not in "fiu" else "---:" for c in names])]
     for row in table.head(LONGEST).to_dict("records"):
-        lines.append(_line([_cell(row, name) for name in names]))
+        lines.append(table_line([_cell(row, name) for name in names]))
     if len(table) > LONGEST:
         lines += ["", f"{len(table) - LONGEST} further lines are in audit.json."]
     return lines
@@ -96,19 +97,6 @@ def _cell(row: Mapping[str, object], name: str) -> str:
     if ends is None or not all(math.isfinite(row[e]) for e in ends):
         return number(value)
     return f"{number(value)} [{number(row[ends[0]])}, {number(row[ends[1]])}]"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(c) for c in cells) + " |"
-
-
-def _escape(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
-
-
-def _plain(value: object) -> object:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, text: str) -> None:

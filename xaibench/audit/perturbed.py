@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from xaibench.audit.meta import Scores, consistency
-from xaibench.errors import Unsupported, XaibenchError
+from xaibench.errors import Undefined, Unsupported, XaibenchError
 from xaibench.harness.again import changed_view
 from xaibench.harness.cell import explain
 from xaibench.harness.plan import Chunk, batches
@@ -69,7 +69,8 @@ def meta_evaluate(
     Columns: metric, family, test (input | model); IAC_NR, IAC_AR, IEC_NR, IEC_AR and their mean MC, all in [0, 1], higher
     is better (`xaibench.audit.meta`); IEC_floor, the IEC_AR that a random map in place of the method's would have; moved,
     the size of the minor changes in deviations of the scores; kept, the share of decisions that the minor perturbation left
-    as they were; flipped, that the disruptive one turned; methods and pairs, how many had scores before.
+    as they were; flipped, that the disruptive one turned; methods and pairs, how many had scores before. What a method or
+    metric raised costs its own scores; the reasons are in `table.attrs["problems"]`.
 
     Raises XaibenchError without pairs, draws or two methods, and Unsupported for a metric that explains again.
     """
@@ -82,32 +83,37 @@ def meta_evaluate(
     again = [name for name, metric in known.items() if "explain" in metric.needs]
     if again:
         raise Unsupported(f"{', '.join(again)} explain again by themselves, and cannot be asked under a perturbation")
-    parts = [_scores(bench, countermeasure, part, methods, known, draws) for part in batches(pairs, bench.batch_size)]
+    trouble: dict[str, int] = {}
+    parts = [
+        _scores(bench, countermeasure, part, methods, known, draws, trouble) for part in batches(pairs, bench.batch_size)
+    ]
     rows = []
     for test in TESTS:
         for name, metric in known.items():
             scores = Scores.join([part[test, name] for part in parts])
             found = consistency(scores, higher=metric.direction == "higher")
             rows.append({"metric": name, "family": metric.family, "test": test, **found.record()})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["problems"] = tuple(f"{what} ({count} times)" for what, count in sorted(trouble.items()))
+    return table
 
 
 def _scores(
     bench: Workbench, countermeasure: str, part: Sequence[Pair], methods: Sequence[str], metrics: Mapping[str, Metric],
-    draws: int,
+    draws: int, trouble: dict[str, int],
 ) -> dict[tuple[str, str], Scores]:  # fmt: skip
     """(test, metric) -> the scores of one batch of pairs."""
     route = bench.route(countermeasure)
     prepared = bench.prepare(countermeasure, route, part)
-    before = _scored(bench, prepared, methods, metrics)
-    floor = _scored(bench, prepared, (FLOOR,), metrics)
+    before = _scored(bench, prepared, methods, metrics, trouble)
+    floor = _scored(bench, prepared, (FLOOR,), metrics, trouble)
     decided = _spoof(prepared)
     result = {}
     for test in TESTS:
         made: dict[str, list[np.ndarray]] = {"minor": [], "disruptive": []}
         same: dict[str, list[np.ndarray]] = {"minor": [], "disruptive": []}
         for strength, other in _perturbed(bench, countermeasure, prepared, part, test, draws):
-            made[strength].append(_scored(bench, other, methods, metrics))
+            made[strength].append(_scored(bench, other, methods, metrics, trouble))
             same[strength].append(_spoof(other) == decided)
         for i, name in enumerate(metrics):
             minor, disruptive = (np.stack(made[strength])[:, i] for strength in made)
@@ -132,22 +138,34 @@ def _perturbed(
             yield strength, replace(prepared, view=view, probe=Probe(view, prepared.probe.valid, bench.spec.fractions))
 
 
-def _scored(bench: Workbench, prepared: Prepared, methods: Sequence[str], metrics: Mapping[str, Metric]) -> np.ndarray:
-    """Every metric of every method's map of a batch, NaN where there is none, for whatever reason. Shape: `(M, L, B)`."""
+def _scored(
+    bench: Workbench, prepared: Prepared, methods: Sequence[str], metrics: Mapping[str, Metric], trouble: dict[str, int]
+) -> np.ndarray:
+    """Every metric of every method's map of a batch, NaN where there is none; `trouble` counts what was raised.
+
+    Shape: `(M, L, B)` float64.
+    """
+
+    def note(who: str, error: Exception) -> None:
+        if not isinstance(error, Unsupported | Undefined):  # these two are answers
+            what = f"{who}: {type(error).__name__}: {error}".splitlines()[0]
+            trouble[what] = trouble.get(what, 0) + 1
+
     result = np.full((len(metrics), len(methods), len(prepared.view)), np.nan)
     for column, method in enumerate(methods):
         own = replace(prepared.view, model=prepared.view.private_model())
         try:
             made = explain(bench, replace(prepared, view=own), method)
-        except Exception:  # noqa: BLE001 - what a method does on a spoiled countermeasure costs its own scores only
+        except Exception as error:  # noqa: BLE001 - what a method does on a spoiled countermeasure costs its own scores only
+            note(method, error)
             continue
         evidence = Evidence(made.on_grid, made.on_view, prepared.truth, prepared.probe)
         for row, metric in enumerate(metrics.values()):
             if {"frequency", "time"} & metric.needs <= made.on_grid.resolves & prepared.truth.resolves:
                 try:
                     result[row, column] = metric.function(evidence).double().cpu().numpy()
-                except Exception:  # noqa: BLE001 - as above; the section names the metrics without a score
-                    continue
+                except Exception as error:  # noqa: BLE001 - as above
+                    note(f"{metric.name} of {method}", error)
     return result
 
 

@@ -74,6 +74,13 @@ def audit(
     meta_methods = meta_methods if len(meta_methods) > 1 else list(spec.methods[: len(META_METHODS)])
     noticed = list(problems)
 
+    def meta() -> Section | None:
+        if len(meta_methods) < 2:
+            return None  # there is no order to keep or to lose
+        table = meta_evaluate(bench, name, pairs[:META_PAIRS], methods=meta_methods, draws=META_DRAWS)
+        noticed.extend(f"meta: {problem}" for problem in table.attrs["problems"])
+        return meta_section(table)
+
     def planted() -> Section:
         board, trouble = planted_board(
             out / "planted",
@@ -94,11 +101,7 @@ def audit(
             constants_table(rescored(bench, out / "run", name, scores(rows, "rank-accuracy")), seed=spec.seed)
         ),
         "ceiling": partial(ceiling_section, rows, name),
-        "meta": lambda: (
-            meta_section(meta_evaluate(bench, name, pairs[:META_PAIRS], methods=meta_methods, draws=META_DRAWS))
-            if len(meta_methods) > 1
-            else None  # there is no order to keep or to lose
-        ),
+        "meta": meta,
         "planted": planted,
     }
     found: list[Section] = []

@@ -43,6 +43,7 @@ from xaibench.comparisons import (
 from xaibench.errors import PluginError, RunError, XaibenchError
 from xaibench.leaderboard.render import number, short, with_interval
 from xaibench.leaderboard.table import ALIGNMENT, FAITHFULNESS, SECTION, TEMPORAL, kind, metric_facts, read_rows
+from xaibench.leaderboard.writing import escape, plain, table_line
 from xaibench.maps import component
 from xaibench.stats import paired_difference
 
@@ -567,26 +568,18 @@ def terminal(report: Report) -> RenderableType:
 
 def markdown(report: Report) -> str:
     """GitHub-flavoured markdown: a table for each section and metric, what it says, and the agreement of orders."""
-    lines = [line for note in report.notes for line in (_escape(note), "")]
+    lines = [line for note in report.notes for line in (escape(note), "")]
     for c in report.comparisons:
         header = _header(c)
-        lines += [f"## {_escape(c.title)}", "", _legend(c), ""]
-        lines += [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
-        lines += [_line(_cells(c, row)) for row in c.table.to_dict("records")]
-        lines += ["", *(f"- {_escape(s)}" for s in sentences(c)), ""]
+        lines += [f"## {escape(c.title)}", "", _legend(c), ""]
+        lines += [table_line(header), table_line(["---", *["---:"] * (len(header) - 1)])]
+        lines += [table_line(_cells(c, row)) for row in c.table.to_dict("records")]
+        lines += ["", *(f"- {escape(s)}" for s in sentences(c)), ""]
     if report.orders:
         lines += [f"## {ORDERS}", ""]
         for orders in report.orders:
-            lines += [f"### {_escape(orders.what)}", "", *(f"- {_escape(s)}" for s in _order_lines(orders)), ""]
+            lines += [f"### {escape(orders.what)}", "", *(f"- {escape(s)}" for s in _order_lines(orders)), ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(c) for c in cells) + " |"
-
-
-def _escape(content: str) -> str:
-    return " ".join(content.replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def as_csv(report: Report) -> str:
@@ -608,7 +601,7 @@ def as_json(report: Report) -> str:
         ],
         "orders": [{"name": o.name, "what": o.what, "pairs": _records(o.frame())} for o in report.orders],
     }  # fmt: skip
-    return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(content), indent=1, allow_nan=False) + "\n"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -624,18 +617,6 @@ def _friedman_json(c: Comparison) -> dict[str, Any] | None:
         "critical_difference": f.critical_difference, "ranks": dict(zip(c.ranked, f.ranks, strict=True)),
         "groups": [[c.ranked[i] for i in group] for group in f.groups()], "methods": list(c.ranked), "nemenyi": f.nemenyi,
     }  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    """A value JSON can hold."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write(report: Report, out: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from xaibench import registry
 from xaibench.errors import RunError, XaibenchError
 from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import EER_LIMIT, verdict
+from xaibench.leaderboard.writing import escape, plain, table_line
 
 #: Metrics whose skill is printed with its interval: one an axis, or the table is too wide to read.
 WITH_INTERVAL = ("rank-accuracy", "rank-accuracy-time", "drop-twin")
@@ -123,25 +124,27 @@ def markdown(board: pd.DataFrame) -> str:
             header += [f"{m} {_arrow(m)}"] + (["skill, %"] if m in skilled else [])
         header += ["s/utt", "coverage"]
         lines = [
-            f"## {_escape(_title(part))}",
+            f"## {escape(_title(part))}",
             "",
             LEGEND,
             "",
-            _line(header),
-            _line(["---"] * 2 + ["---:"] * (len(header) - 2)),
+            table_line(header),
+            table_line(["---"] * 2 + ["---:"] * (len(header) - 2)),
         ]
         for row in part.to_dict("records"):
             cells = []
             for m in metrics:
                 cells += [_cell(row, m)] + ([_skill(row, m)] if m in skilled else [])
-            lines.append(_line([row["attributor"], row["kind"], *cells, number(row["seconds"]), f"{row['coverage']:.0%}"]))
+            lines.append(
+                table_line([row["attributor"], row["kind"], *cells, number(row["seconds"]), f"{row['coverage']:.0%}"])
+            )
         for heading, items in (
             ("Floors and ceilings", [scale(part)] if skilled else []),
             ("Cells without a value", [f"{name}: {why}" for name, why in _gaps(part)]),
             ("What it says", verdict(part)),
         ):
             if items:
-                lines += ["", f"### {heading}", "", *(f"- {_escape(item)}" for item in items)]
+                lines += ["", f"### {heading}", "", *(f"- {escape(item)}" for item in items)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -158,9 +161,9 @@ def as_json(board: pd.DataFrame) -> str:
         first = part.iloc[0]
         shared = [*SECTION, "eer", "utterances", "vocoders", "pairs", "dirty"]
         rows = part.drop(columns=shared).to_dict("records")
-        sections.append({**{c: _plain(first[c]) for c in shared}, "rows": rows, "verdict": verdict(part)})
+        sections.append({**{c: plain(first[c]) for c in shared}, "rows": rows, "verdict": verdict(part)})
     for section in sections:
-        section["rows"] = [{k: _plain(v) for k, v in row.items()} for row in section["rows"]]
+        section["rows"] = [{k: plain(v) for k, v in row.items()} for row in section["rows"]]
     content = {"metrics": {m: {"direction": metric_facts(m).direction} for m in metrics_of(board)}, "sections": sections}
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -300,23 +303,3 @@ def _table(part: pd.DataFrame, narrow: bool) -> Table:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(c) for c in cells) + " |"
-
-
-def _escape(content: str) -> str:
-    """Text that stays one cell of a markdown table.
-
-    >>> _escape("a|b\\nc")
-    'a\\\\|b c'
-    """
-    return " ".join(content.replace("|", "\\|").replace("<", "&lt;").split())
-
-
-def _plain(value: object) -> object:
-    """A value JSON can hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
