@@ -20,11 +20,9 @@ Splices leave traces that no vocoder made: a countermeasure may learn to hear th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import random
-import wave
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +37,7 @@ from xaibench.protocols import Corpus, Dataset
 from xaibench.segments import SPOOF, speech_frames
 from xaibench.types import Pair, Utterance
 from xaibench_minivoc.datasets import minivoc
+from xaibench_minivoc.made import made_once, wav
 
 NAME = "minivoc-partial"
 
@@ -52,10 +51,6 @@ MARGIN = 1_600  # samples (0.1 s) at both ends that stay bona fide
 APART = 4_800  # samples (0.3 s) between two segments, at least
 HOP = 160  # samples between the places a segment is tried at
 SPEECH = 0.6  # share of a segment that is speech, at least
-
-WAV_HEADER = 44  # bytes
-
-INDEX = "index.json"
 
 
 def weight(n_samples: int, spans: list[tuple[int, int]]) -> np.ndarray:
@@ -131,15 +126,9 @@ def build(source: Corpus, folder: Path) -> Corpus:
     key = hashlib.sha256(f"{VERSION} {source.hash} {[u.sha256 for u in source.utterances]}".encode()).hexdigest()[:16]
     folder = Path(folder) / key
     wanted = pairs(source)
-    try:
-        facts = _known(folder, wanted)
-        if facts is None:
-            facts = {p.id: _make(p, _path(folder, p.spoof), source.sample_rate) for p in wanted}
-            _replace(folder / INDEX, json.dumps(facts, indent=0, sort_keys=True).encode())
-    except OSError as error:
-        raise ManifestError(
-            f"{folder}: cannot write {NAME} here ({error.strerror}); pass --root {NAME}=FOLDER or set XDG_CACHE_HOME"
-        ) from error
+    twins = {p.id: p for p in wanted}
+    places = {key: (_path(folder, p.spoof), p.spoof.n_samples) for key, p in twins.items()}
+    facts = made_once(folder, NAME, places, lambda key: _make(twins[key], source.sample_rate))
     spoofed = {p.id: _utterance(p.spoof, _path(folder, p.spoof), facts[p.id], source.sample_rate) for p in wanted}
     utterances = tuple(u if u.bonafide else spoofed[f"{u.source}/{u.vocoder}"] for u in source.utterances)
     table = json.dumps([source.hash, facts], sort_keys=True)
@@ -155,50 +144,14 @@ def _path(folder: Path, vocoded: Utterance) -> Path:
     return folder / vocoded.split / vocoded.vocoder / f"{vocoded.source}.wav"
 
 
-def _known(folder: Path, wanted: list[Pair]) -> dict[str, Any] | None:
-    """Hash and spans of every file, if the index and all the files are there; None otherwise."""
-    try:
-        facts = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None  # not made yet, or damaged: made again
-    for pair in wanted:
-        path = _path(folder, pair.spoof)
-        if pair.id not in facts or not path.is_file() or path.stat().st_size != WAV_HEADER + 2 * pair.spoof.n_samples:
-            return None
-    return facts
-
-
-def _make(pair: Pair, path: Path, sample_rate: int) -> dict[str, Any]:
+def _make(pair: Pair, sample_rate: int) -> tuple[bytes, dict[str, Any]]:
     if pair.spoof.lag or sample_rate != SAMPLE_RATE:
         raise ManifestError(
             f"{pair.id}: lag {pair.spoof.lag} at {sample_rate} Hz, expected twins aligned to the sample at {SAMPLE_RATE} Hz"
         )
     bonafide, vocoded = (audio.read(u.path, sample_rate=sample_rate) for u in (pair.bonafide, pair.spoof))
     spans = draw_spans(pair.id, bonafide)
-    content = wav(splice(bonafide, vocoded, spans), sample_rate=sample_rate)
-    _replace(path, content)
-    return {"sha256": hashlib.sha256(content).hexdigest(), "spans": spans}
-
-
-def wav(samples: np.ndarray, *, sample_rate: int) -> bytes:
-    """A mono 16-bit WAV file of floats `(N,)` in [-1, 1], rounded as by `xaibench.audio.write`.
-
-    By the standard library: libsndfile waits for the disk at every file, which takes minutes over 760 of them.
-    """
-    stream = io.BytesIO()
-    with wave.open(stream, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample_rate)
-        file.writeframes(np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes())
-    return stream.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{os.getpid()}.{path.name}")
-    scratch.write_bytes(content)
-    os.replace(scratch, path)
+    return wav(splice(bonafide, vocoded, spans), sample_rate=sample_rate), {"spans": spans}
 
 
 def _open(root: Path | None) -> Corpus:

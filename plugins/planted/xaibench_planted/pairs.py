@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 from xaibench_minivoc.datasets import minivoc
-from xaibench_minivoc.partial import WAV_HEADER, wav
+from xaibench_minivoc.made import made_once, wav
 
 from xaibench import audio
-from xaibench.errors import ManifestError
 from xaibench.protocols import Corpus, Dataset
 from xaibench.segments import SPOOF
 from xaibench.types import Utterance
@@ -34,8 +33,6 @@ NAME = "planted"
 
 #: Of the recipe: another one makes other files, in another folder.
 VERSION = 1
-
-INDEX = "index.json"
 
 
 def cache_folder() -> Path:
@@ -53,15 +50,9 @@ def build(source: Corpus, folder: Path) -> Corpus:
     real = [u for u in source.utterances if u.bonafide]
     key = hashlib.sha256(f"{VERSION} {DEPTH} {source.hash} {[u.sha256 for u in real]}".encode()).hexdigest()[:16]
     folder = Path(folder) / key
-    try:
-        facts = _known(folder, real)
-        if facts is None:
-            facts = {u.source: _make(u, _path(folder, u), source.sample_rate) for u in real}
-            _replace(folder / INDEX, json.dumps(facts, indent=0, sort_keys=True).encode())
-    except OSError as error:
-        raise ManifestError(
-            f"{folder}: cannot write {NAME} here ({error.strerror}); pass --root {NAME}=FOLDER or set XDG_CACHE_HOME"
-        ) from error
+    by_source = {u.source: u for u in real}
+    places = {name: (_path(folder, u), u.n_samples) for name, u in by_source.items()}
+    facts = made_once(folder, NAME, places, lambda name: _make(by_source[name], source.sample_rate))
     table = json.dumps([source.hash, facts], sort_keys=True)
     return replace(
         source,
@@ -83,32 +74,10 @@ def _path(folder: Path, real: Utterance) -> Path:
     return folder / real.split / planted_notch.name / f"{real.source}.wav"
 
 
-def _known(folder: Path, real: list[Utterance]) -> dict[str, Any] | None:
-    """Hash and rectangle of every twin, if the index and all the files are there; None otherwise."""
-    try:
-        facts = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return None  # not made yet, or damaged: made again
-    for u in real:
-        path = _path(folder, u)
-        if u.source not in facts or not path.is_file() or path.stat().st_size != WAV_HEADER + 2 * u.n_samples:
-            return None
-    return facts
-
-
-def _make(real: Utterance, path: Path, sample_rate: int) -> dict[str, Any]:
+def _make(real: Utterance, sample_rate: int) -> tuple[bytes, dict[str, Any]]:
     samples = audio.read(real.path, sample_rate=sample_rate)
     content = wav(np.asarray(planted_notch.function(samples, sample_rate), dtype=np.float64), sample_rate=sample_rate)
-    _replace(path, content)
-    return {"sha256": hashlib.sha256(content).hexdigest(), "rectangle": planted_rectangle(samples, sample_rate)}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Whole or not at all, so processes that start together do no harm."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{os.getpid()}.{path.name}")
-    scratch.write_bytes(content)
-    os.replace(scratch, path)
+    return content, {"rectangle": planted_rectangle(samples, sample_rate)}
 
 
 def _open(root: Path | None) -> Corpus:
