@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import time
 import weakref
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -154,6 +155,14 @@ def greedy(view):
 GREED: list[weakref.ref] = []
 
 
+@attributor(name="toy-hungry", paper="none", class_specific=False)
+def hungry(view):
+    """Runs out of memory on one speaker's utterances, however few at a time."""
+    if any(name.startswith("d-") for name in view.ids):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+    return view.inputs[:, 0].clone()
+
+
 @attributor(name="toy-speechless", paper="none", class_specific=False)
 def speechless(view):
     """Has nothing to say of one speaker."""
@@ -162,11 +171,18 @@ def speechless(view):
     return view.inputs[:, 0].clone()
 
 
+@attributor(name="toy-slow", paper="none", needs=["gradients"])
+def slow(view):
+    """As `gradient`, and late: a chunk under way long enough to be interrupted."""
+    time.sleep(0.2)
+    return gradient.function(view)
+
+
 METHODS = {
     a.name: a
     for a in (
         gradient, unsupported, crash, nan, zero, unseeded, mixes, hooks, deaf, coarse, wrecks, wrecks_late, greedy,
-        speechless,
+        hungry, speechless, slow,
     )
 }  # fmt: skip
 

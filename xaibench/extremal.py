@@ -59,19 +59,20 @@ def extremal(view: View, fill: str, *, steps: int, rate: float) -> Tensor:
 def _search(view: View, fill: str, *, steps: int, rate: float) -> Tensor:
     best = _normal_scores(_along_the_path(view, fill))
     lowest = _game(view, best, fill)
-    valid = view.truth.valid
+    cells = _cells(view)
     theta = best.clone().requires_grad_()
     optimiser = torch.optim.Adam([theta], lr=rate)
     with torch.enable_grad():
         for step in range(1, steps + 1):
             share = SHARES[step % len(SHARES)]
-            top = torch.sigmoid((theta - _edge(theta, valid, share)) / SOFTNESS)
+            top = torch.sigmoid((theta - _edge(theta, cells, share)) / SOFTNESS)
             (theta.grad,) = torch.autograd.grad(_scores(view, top, fill).sum(), theta)
             optimiser.step()
             if step % LOOK == 0 or step == steps:
                 found = _game(view, theta.detach(), fill)
                 better = found < lowest
-                best[better], lowest[better] = theta.detach()[better], found[better]
+                best = torch.where(better[:, None, None], theta.detach(), best)
+                lowest = torch.where(better, found, lowest)
     return best
 
 
@@ -97,10 +98,15 @@ def _normal_scores(values: Tensor) -> Tensor:
     return torch.special.ndtri((ranks + 0.5) / flat.shape[1]).view_as(values)
 
 
-def _edge(theta: Tensor, valid: Tensor, share: float) -> Tensor:
+def _cells(view: View) -> Tensor:
+    """Indices of the valid cells of a flat map, `(n,)`: of a mask a GPU would have to count the cells every time."""
+    return view.truth.valid.flatten().nonzero()[:, 0]
+
+
+def _edge(theta: Tensor, cells: Tensor, share: float) -> Tensor:
     """The least of the top `share` of each map's valid cells. Shape: `(B, 1, 1)`; no gradient."""
-    cells = theta.detach()[:, valid]
-    return cells.topk(max(round(share * cells.shape[1]), 1), dim=1).values[:, -1, None, None]
+    values = theta.detach().flatten(1)[:, cells]
+    return values.topk(max(round(share * len(cells)), 1), dim=1).values[:, -1, None, None]
 
 
 def _scores(view: View, top: Tensor, fill: str) -> Tensor:
@@ -115,7 +121,7 @@ def _scores(view: View, top: Tensor, fill: str) -> Tensor:
 
 def _game(view: View, theta: Tensor, fill: str) -> Tensor:
     """The objective with hard edges. Shape: `(B,)`."""
-    valid = view.truth.valid
+    cells = _cells(view)
     with torch.no_grad():
-        games = [_scores(view, (theta >= _edge(theta, valid, share)).to(theta.dtype), fill) for share in SHARES]
+        games = [_scores(view, (theta >= _edge(theta, cells, share)).to(theta.dtype), fill) for share in SHARES]
     return torch.stack(games).mean(0)

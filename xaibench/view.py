@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 from xaibench.errors import Unsupported, XaibenchError
 from xaibench.grid import Grid
+from xaibench.passes import Passes
+from xaibench.precision import computed_in
 from xaibench.protocols import NEEDS, Countermeasure
 from xaibench.scoring import bonafide_index
 from xaibench.types import Axis, Truth
@@ -50,6 +52,9 @@ class SpoofLogOdds(nn.Module):
             self.linear.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, logits: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(logits.device.type):  # a difference of rounded numbers is not rounded once more
+            with torch.autocast(logits.device.type, enabled=False):
+                return self.forward(logits.float())
         if self.linear is not None:
             return self.linear(logits)
         others = torch.cat([logits[:, : self.index], logits[:, self.index + 1 :]], dim=1)
@@ -94,10 +99,12 @@ class View:
     truth: Truth | None = None
     prior: Tensor | None = None  # (F,), the mean truth region of training pairs
     batch_size: int = 8  # forward passes at a time; never changes a result beyond rounding
+    precision: str = "fp32"  # of `score`: a name of `xaibench.precision.PRECISIONS`; maps are always made in fp32
     energy: Tensor | None = None  # (B, F, T), magnitude of the vocoded STFT on this view's axes
     resolves: frozenset[str] = BOTH  # what a map on these axes can tell apart
     layers_resolve: frozenset[str] | None = None  # the same for a map of `layers`; None: as `resolves`
     intrinsic: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)  # the countermeasure's own maps
+    passes: Passes | None = None  # passes shared with other methods; read them only where `passes.holds(model, inputs)`
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -144,17 +151,20 @@ class View:
                 f"{tuple(keep.shape)}; one mask an utterance is keep[:, None]"
             )
         keep = keep.to(self.inputs.dtype).unsqueeze(2)
-        mixed = keep * self.inputs.unsqueeze(1) + (1 - keep) * self.fill(fill).unsqueeze(1)
-        return mixed.flatten(0, 1)
+        # One kernel, one allocation; exactly the input where keep is 1 and the fill where it is 0. On a CPU, torch.where
+        # with a boolean mask takes several times as long.
+        return torch.lerp(self.fill(fill).unsqueeze(1), self.inputs.unsqueeze(1), keep).flatten(0, 1)
 
     @torch.no_grad()
     def score(self, inputs: Tensor) -> Tensor:
-        """Spoof log-odds of any tensors of this view's kind, in batches. Shape: `(M, C, F, T)` -> `(M,)`."""
-        return torch.cat([self.model(part)[:, 0] for part in inputs.split(self.batch_size)])
+        """Spoof log-odds of any tensors of this view's kind, in batches. Shape: `(M, C, F, T)` -> `(M,)` float32."""
+        with computed_in(self.precision, self.device.type):
+            return torch.cat([self.model(part)[:, 0].float() for part in inputs.split(self.batch_size)])
 
     def select(self, index: Sequence[int]) -> View:
         """The same view of some of its utterances, in the given order."""
-        at = [int(i) for i in index]
+        rows = [int(i) for i in index]
+        at = torch.tensor(rows, dtype=torch.long, device=self.device)  # a list would be copied there for every tensor
         truth = self.truth
         if truth is not None:
             added = None if truth.added is None else truth.added[at]
@@ -163,7 +173,7 @@ class View:
         own = {n for n, t in self.fills.items() if t.ndim == self.inputs.ndim and len(t) == len(self)}
         fills = {n: t[at] if n in own else t for n, t in self.fills.items()}
         energy = None if self.energy is None else self.energy[at]
-        ids = tuple(self.ids[i] for i in at)
+        ids = tuple(self.ids[i] for i in rows)
         return replace(self, inputs=self.inputs[at], fills=fills, ids=ids, truth=truth, energy=energy)
 
     def each(self) -> Iterator[View]:
@@ -225,11 +235,11 @@ def native_view(
     model = nn.Sequential(OrderedDict(backend=cm.backend, contrast=SpoofLogOdds(cm.classes).to(spoof)))
     model = model.to(spoof.device).eval()
     frontend = cm.frontend.to(spoof.device).eval()
-    with torch.no_grad():
-        inputs = frontend(spoof)
-        twin = {} if bonafide is None else {"twin": frontend(bonafide)}
+    with torch.no_grad():  # contiguous: an STFT has time before frequency in memory, and every mask would be read across
+        inputs = frontend(spoof).contiguous()
+        twin = {} if bonafide is None else {"twin": frontend(bonafide).contiguous()}
         refs = frontend(references) if len(references) else inputs[:0]  # many operations refuse an empty batch
-        silence = frontend(torch.zeros_like(spoof[:1]))
+        silence = frontend(torch.zeros_like(spoof[:1])).contiguous()
     if inputs.ndim != 4:
         raise XaibenchError(f"the tap must be (B, C, F, T), got {tuple(inputs.shape)}; use --route grid")
     fills = {"silence": silence, "mean": cm.mean_tap.to(inputs), **twin}

@@ -9,7 +9,7 @@ import typer
 
 from xaibench.cli.app import app
 from xaibench.cli.output import console, note, print_board, print_summary, progress_bar
-from xaibench.cli.words import batch_size_of, checkpoints_of, cm_options, options_of, roots_of, split_names
+from xaibench.cli.words import batch_size_of, checkpoints_of, cm_options, engine_of, options_of, roots_of, split_names
 
 
 @app.command()
@@ -48,7 +48,18 @@ def run(
     window: Annotated[str, typer.Option(help="hann, hamming or blackman.")] = "hann",
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, tf32 (CUDA) or bf16: of the forward passes with which metrics ask; maps stay fp32.")
+    ] = "fp32",
     batch_size: Annotated[str, typer.Option(help="Utterances at a time; `auto` chooses by device.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="Where chunks are computed: `local`, this process, or `dask`, processes of a cluster.")
+    ] = "local",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler, tcp://HOST:8786; without one, `dask` starts processes here."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="How many processes to start here; default: one a core.")] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(help="Weights (safetensors) instead of the shipped: FILE, or NAME=FILE with several CMs; repeatable."),
@@ -96,6 +107,7 @@ def run(
         preset=preset,
         limit=limit,
         seed=seed,
+        precision=precision,
         checkpoints=checkpoints,
         cm_options=cm_options(cms, cm_set or [], ssl),
         keep_maps=keep_maps,
@@ -105,11 +117,9 @@ def run(
     )
     cms_name = "all" if cm == "all" else "-".join(spec.countermeasures)
     folder = out or Path("results") / f"{cms_name}-{Path(data).stem}-{preset}"
-    with progress_bar() as show_step:
-        summary = run_harness(
-            spec, folder, device=choose_device(device), batch_size=size,
-            report=show_step,
-        )  # fmt: skip
+    with engine_of(engine, scheduler, workers) as where, progress_bar() as show_step:
+        here = device if where.remote else choose_device(device)
+        summary = run_harness(spec, folder, device=here, batch_size=size, engine=where, report=show_step)
     print_board([folder], None)
     print_summary(summary)
 

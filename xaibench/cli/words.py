@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xaibench.errors import XaibenchError
+from xaibench.errors import RunError, XaibenchError
+
+if TYPE_CHECKING:
+    from xaibench.harness.engine import Engine
 
 
 def split_names(names: str) -> list[str]:
@@ -105,7 +108,8 @@ def roots_of_each(folders: list[str], data: list[str]) -> dict[str, str | dict[s
 
 
 def batch_size_of(text: str) -> int | None:
-    """`--batch-size`: a whole number, or None for `auto`. Raises XaibenchError.
+    """`--batch-size`: a whole number, of utterances a chunk and of inputs at a time; None for `auto`, which measures the
+    second and takes a constant of the device for the first. Raises XaibenchError.
 
     >>> batch_size_of("8"), batch_size_of("auto")
     (8, None)
@@ -113,3 +117,20 @@ def batch_size_of(text: str) -> int | None:
     if text != "auto" and not (text.isdigit() and int(text) > 0):
         raise XaibenchError(f"--batch-size {text!r}: expected `auto` or a whole number of at least 1")
     return None if text == "auto" else int(text)
+
+
+def engine_of(name: str, scheduler: str | None, workers: int | None) -> Engine:
+    """The engine of `--engine`, with its own options. Raises RunError for options of another engine."""
+    from xaibench.harness.engine import Engine
+
+    if name == "dask":
+        from xaibench.harness.cluster import DaskEngine
+
+        if scheduler and workers:
+            raise RunError("--workers starts processes here, --scheduler uses those of a cluster; give one of them")
+        return DaskEngine(scheduler, workers=workers)
+    if name != "local":
+        raise RunError(f"unknown engine {name!r}; expected local or dask")
+    if scheduler or workers:
+        raise RunError(f"{'--scheduler' if scheduler else '--workers'} is for --engine dask; add it")
+    return Engine()

@@ -6,16 +6,19 @@ import math
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.errors import RunError, Undefined, Unsupported, XaibenchError
 from xaibench.harness.again import asker
 from xaibench.harness.guard import guarded
 from xaibench.harness.plan import Chunk, cell_fingerprint
+from xaibench.harness.sizes import is_out_of_memory, is_poisoned, lost_device, release, with_room
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.evidence import Evidence
 from xaibench.project import density, project
@@ -42,12 +45,16 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What comes back from a chunk: rows, maps `(pair, (F, T))` when asked for, and a traceback when something failed."""
+    """What comes back from a chunk: rows, maps `(pair, (F, T))` when asked for, and a traceback when something failed.
+
+    sizes: inputs at a time by then, as `Workbench.sizes` gives them: the chunk may have been computed in another process.
+    """
 
     rows: tuple[Row, ...]
     maps: tuple[tuple[Pair, Tensor], ...] = ()
     truths: tuple[tuple[Pair, Tensor, Tensor, Tensor], ...] = ()
     error: str = ""
+    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Explained:
@@ -67,7 +74,7 @@ def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Expla
     if not isinstance(values, Tensor) or values.is_complex():
         what = f"complex values ({values.dtype})" if isinstance(values, Tensor) else type(values).__name__
         raise XaibenchError(f"{attributor.name} returned {what}, expected a real tensor (B, F, T)")
-    values = values.detach()
+    values = values.detach().to(view.device)  # a method may have made its map on the host
     expected = (len(view), len(attribution.frequency), len(attribution.time))
     if tuple(values.shape) != expected:
         raise XaibenchError(f"{attributor.name} returned shape {tuple(values.shape)}, expected (B, F, T) = {expected}")
@@ -93,70 +100,121 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
 
     void: the sentence of a failed preflight; nothing is computed then.
     explained: maps made by the preflight of the same pairs, so that they are not made twice.
+
+    When memory runs out, half as many inputs go through the model at a time, down to one; then one utterance at a time;
+    only what is left then is `failed`. Raises RunError when the device itself is lost, as nothing can be computed then.
     """
     if void:
         return Outcome(tuple(_row(bench, chunk, run, i, m, status="void", note=void) for i, m in _cells(chunk)))
-    made = None
     try:
-        prepared = bench.prepare(chunk.countermeasure, chunk.route, chunk.pairs)
-        made = explained or explain(bench, prepared, chunk.attributor)
+        return replace(_computed(bench, chunk, run, explained), sizes=bench.sizes)
+    except Exception as error:
+        if not is_poisoned(error):
+            raise
+        raise RunError(lost_device(error, bench.device, f"{chunk.attributor} on {chunk.countermeasure}")) from error
+
+
+def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | None) -> Outcome:
+    look = partial(bench.prepare, chunk.countermeasure, chunk.route, chunk.pairs)  # kept until memory runs out
+    smaller = partial(bench.halve, chunk.countermeasure, chunk.route, chunk.attributor)
+    made, starved = None, False
+    try:
+        truth = look().truth
+        made = explained or with_room(lambda: explain(bench, look(), chunk.attributor), smaller, bench.device)
     except Unsupported as reason:
         return _all(bench, chunk, run, "unsupported", str(reason))
     except Undefined as reason:
         if len(chunk.pairs) == 1:
             return _all(bench, chunk, run, "undefined", str(reason))
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises costs its own cells only
+    except Exception as error:  # whatever a plugin raises costs its own cells only
+        if is_poisoned(error):
+            raise
         bench.forget(chunk.countermeasure)  # the method may have stopped half-way through changing it
+        starved = is_out_of_memory(error)
         if len(chunk.pairs) == 1:
             return replace(_all(bench, chunk, run, "failed", _sentence(error)), error=traceback.format_exc())
     if made is None:
         # One utterance at a time, to find out whose fault it is. Not within the except block: the exception holds the
         # batch's tensors, and after running out of memory they must be gone first.
-        return _merge([run_chunk(bench, single, run) for single in _singles(chunk)])
-    evidence = Evidence(
-        attribution=made.on_grid, on_view=made.on_view, truth=prepared.truth, probe=prepared.probe,
-        again=asker(bench, chunk, prepared, explain),
-    )  # fmt: skip
+        if starved:
+            release(bench.device)
+        return _merge([_computed(bench, single, run, None) for single in _singles(chunk)])
+    judge = _Judge(bench, chunk, made)
     rows, errors = [], []
     for name in chunk.metrics:
         metric = bench.metric(name)
-        status, note, values = "ok", "", None
-        missing = _unresolved(metric, made.on_grid, prepared.truth)
+        status, note, values, starved = "ok", "", None, False
+        missing = _unresolved(metric, made.on_grid, truth)
         if missing:
             status, note = "unsupported", f"{name} needs resolution in {missing}"
         else:
             try:
-                values = _checked(metric.function(evidence), len(chunk.pairs), metric)
+                values = judge(metric)
             except Unsupported as reason:
                 status, note = "unsupported", str(reason)
             except Undefined as reason:  # of the map that it asked for again; in a batch, one utterance at a time says whose
                 status, note = ("failed" if len(chunk.pairs) > 1 else "undefined"), str(reason)
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # as above
+                if is_poisoned(error):
+                    raise
+                starved = is_out_of_memory(error)
                 status, note = "failed", _sentence(error)
                 if len(chunk.pairs) == 1:
                     errors.append(traceback.format_exc())
+        if starved:
+            judge.forget()
+            release(bench.device)
         if status == "failed" and len(chunk.pairs) > 1:
             for single, index in zip(_singles(chunk, name), range(len(chunk.pairs)), strict=True):
-                alone = run_chunk(bench, single, run, explained=made.select(index))
+                alone = _computed(bench, single, run, made.select(index))
                 rows += alone.rows
                 errors += [alone.error] if alone.error else []
             continue
         for index in range(len(chunk.pairs)):
             value = math.nan if values is None else values[index]
             undefined = status == "ok" and math.isnan(value)
-            why = _why_undefined(made, prepared, index) if undefined else note
+            why = _why_undefined(made, truth, index) if undefined else note
             rows.append(
                 _row(bench, chunk, run, index, name, value=value, status="undefined" if undefined else status, note=why,
                      seconds=made.seconds)
             )  # fmt: skip
-    maps, truths = (), ()
+    kept, truths = (), ()
     if bench.spec.keep_maps:
-        maps = tuple(zip(chunk.pairs, made.on_grid.values.cpu(), strict=True))
-        found = prepared.truth
+        kept = tuple(zip(chunk.pairs, made.on_grid.values.cpu(), strict=True))
         truths = tuple(
-            (pair, found.values[i].cpu(), found.region[i].cpu(), found.valid.cpu()) for i, pair in enumerate(chunk.pairs)
+            (pair, truth.values[i].cpu(), truth.region[i].cpu(), truth.valid.cpu()) for i, pair in enumerate(chunk.pairs)
         )
-    return Outcome(tuple(rows), maps, truths, "\n".join(errors))
+    return Outcome(tuple(rows), kept, truths, "\n".join(errors))
+
+
+class _Judge:
+    """Gives a chunk's maps to one metric after the other. What the model answered is kept until memory runs out."""
+
+    def __init__(self, bench: Workbench, chunk: Chunk, made: Explained) -> None:
+        self.bench, self.chunk, self.made = bench, chunk, made
+        self._evidence: Evidence | None = None
+
+    def __call__(self, metric: Metric) -> list[float]:
+        """The metric's scores, with fewer inputs at a time where memory runs out. Raises what the metric raises."""
+        return with_room(lambda: self._scores(metric), self._smaller, self.bench.device)
+
+    def forget(self) -> None:
+        """Drop what was kept, and its memory."""
+        self._evidence = None
+
+    def _smaller(self) -> bool:
+        self.forget()
+        return self.bench.halve(self.chunk.countermeasure, self.chunk.route)
+
+    def _scores(self, metric: Metric) -> list[float]:
+        if self._evidence is None:
+            bench, chunk, made = self.bench, self.chunk, self.made
+            prepared = bench.prepare(chunk.countermeasure, chunk.route, chunk.pairs)
+            self._evidence = Evidence(
+                attribution=made.on_grid, on_view=made.on_view, truth=prepared.truth, probe=prepared.probe,
+                again=asker(bench, chunk, prepared, explain),
+            )  # fmt: skip
+        return _checked(metric.function(self._evidence), len(self.chunk.pairs), metric)
 
 
 def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
@@ -177,13 +235,13 @@ def _checked(values: Tensor, count: int, metric: Metric) -> list[float]:
     return values.detach().double().cpu().tolist()
 
 
-def _why_undefined(made: Explained, prepared: Prepared, index: int) -> str:
+def _why_undefined(made: Explained, truth: Truth, index: int) -> str:
     if not made.on_grid.values[index].any():
         return "the map is zero everywhere"
-    region = prepared.truth.region[index]
+    region = truth.region[index]
     if not region.any():
         return "the twins do not differ, so there is no truth to find"
-    if "frequency" not in prepared.truth.resolves and region.any(0).all():
+    if "frequency" not in truth.resolves and region.any(0).all():
         return "every frame is spoofed, so there is nothing to tell apart"
     return (
         "the metric has no value for this map (drop, completeness: the scores hardly differ; -added, -missing: the region "
@@ -197,6 +255,11 @@ def _cells(chunk: Chunk) -> list[tuple[int, str]]:
 
 def _all(bench: Workbench, chunk: Chunk, run: str, status: str, note: str) -> Outcome:
     return Outcome(tuple(_row(bench, chunk, run, i, m, status=status, note=note) for i, m in _cells(chunk)))
+
+
+def failed(bench: Workbench, chunk: Chunk, run: str, note: str) -> Outcome:
+    """Rows of a chunk that nobody could compute."""
+    return _all(bench, chunk, run, "failed", note)
 
 
 def _singles(chunk: Chunk, *metrics: str) -> list[Chunk]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from xaibench.errors import RunError
 
@@ -28,6 +30,24 @@ def choose_device(name: str = "auto") -> torch.device:
 def default_batch_size(device: torch.device) -> int:
     """Utterances at a time. On a CPU large batches lose to page faults; on CUDA they fill the card."""
     return 4 if device.type == "cpu" else 32
+
+
+def staged(array: np.ndarray, device: torch.device) -> Tensor:
+    """A host tensor of the same values, from which a copy to `device` need not wait: page-locked for CUDA, else the array's
+    own memory. Any thread may call it.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """The array on a device. To CUDA it is copied while the host goes on; on the CPU an array's memory is shared.
+
+    >>> to_device(np.ones((2, 3), np.float32), torch.device("cpu")).shape
+    torch.Size([2, 3])
+    """
+    tensor = array if isinstance(array, Tensor) else staged(array, device)
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def tune_allocator() -> None:

@@ -1,12 +1,19 @@
-"""Where the work runs: any `concurrent.futures.Executor`. In the calling process by default."""
+"""Where the work runs: any `concurrent.futures.Executor`. In the calling process by default.
+
+An `Engine` is an executor with what the run loop must know of it: how many workers it has, which of its errors mean that
+an answer was lost rather than wrong, and how to go on after them. `xaibench.harness.cluster` has one for Dask.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
 
-Work = TypeVar("Work")
+from xaibench.errors import RunError
+from xaibench.harness.tasks import Queue, Task
 
 
 class InProcess(Executor):
@@ -21,21 +28,97 @@ class InProcess(Executor):
         return future
 
 
+@dataclass(repr=False, eq=False)
+class Engine:
+    """An executor and its habits; this one is for executors that lose nothing, or everything.
+
+    workers: tasks computed at a time. remote: whether they are other processes, which hold no workbench of ours.
+    """
+
+    executor: Executor = field(default_factory=InProcess)
+    workers: int = 1
+    remote: bool = False
+    notes: list[str] = field(default_factory=list)  # what happened to workers, for the summary
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close: whoever made the executor closes it."""
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks handed out at a time: one more for each worker than it computes, so that none waits for the next."""
+        return 2 * self.workers if self.remote else self.workers
+
+    def submit(self, work: Callable[[Task], Any], task: Task) -> Future:
+        """Start a task."""
+        return self.executor.submit(work, task)
+
+    def introductions(self, device: str) -> list[dict[str, Any]]:
+        """What `worker.introduce` says on every worker there is; nothing where workers cannot be asked one by one."""
+        return []
+
+    def worker_died(self, error: BaseException) -> bool:
+        """Whether an error means that the task's worker died with it, more often than bad luck explains."""
+        return False
+
+    def refuse(self, worker: str, why: str) -> None:
+        """Give this worker no more tasks. Raises RunError where an engine cannot choose its workers, or has no other."""
+        raise RunError(f"worker {worker} is refused: {why}")
+
+    def recover(self) -> None:
+        """After the connection was lost, with all that was handed out. Raises RunError if it stays lost."""
+        raise RunError("the workers are gone; finished rows are kept, the same command continues")
+
+
+#: Errors of a future whose answer nobody will ever get.
+LOST = (CancelledError, BrokenProcessPool)
+
+
 def completed(
-    executor: Executor, work: Callable[[Work], Any], items: Iterable[Work], *, in_flight: int = 1
-) -> Iterator[tuple[Work, Any]]:
-    """Yield `(item, work(item))` as they finish, never holding more than `in_flight` of them."""
-    pending: dict[Future, Work] = {}
-    for item in items:
-        pending[executor.submit(work, item)] = item
-        while len(pending) >= in_flight:
-            yield from _collect(pending)
-    while pending:
-        yield from _collect(pending)
+    engine: Engine, work: Callable[[Task], Any], queue: Queue, refused: type[RunError]
+) -> Iterator[tuple[Task, Any]]:
+    """Yield `(task, what work made of it)` as they finish, until the queue is empty and nothing is under way.
+
+    Whoever consumes this puts verdicts into the queue. `work` is yielded as an exception where a single chunk's worker died.
+    refused: the error by which a worker says that it must not take part.
+    """
+    pending: dict[Future, Task] = {}
+    while True:
+        while len(pending) < engine.in_flight and (task := queue.take()) is not None:
+            pending[engine.submit(work, task)] = task
+        if not pending:
+            return
+        done, _ = wait(pending, return_when=FIRST_COMPLETED)
+        finished = [(pending.pop(future), future) for future in done]
+        lost = [task for task, future in finished if isinstance(_error(future), LOST)]
+        if lost:
+            for future, task in pending.items():
+                future.cancel()
+                lost.append(task)
+            pending.clear()
+            for task in reversed(lost):
+                queue.back(task)
+            engine.recover()
+        for task, future in finished:
+            error = _error(future)
+            if error is None:
+                yield task, future.result()
+            elif isinstance(error, refused):
+                queue.back(task)
+                engine.refuse(error.worker, error.why)
+            elif engine.worker_died(error):
+                if len(task.chunks) == 1:
+                    yield task, error
+                else:
+                    queue.back(task, alone=True)
+            elif not isinstance(error, LOST):
+                raise error
 
 
-def _collect(pending: dict[Future, Any]) -> Iterator[tuple[Any, Any]]:
-    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        item = pending.pop(future)
-        yield item, future.result()
+def _error(future: Future) -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error

@@ -16,22 +16,28 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xaibench.errors import RunError
-from xaibench.harness.plan import Chunk
 from xaibench.types import ROW_COLUMNS, Row
 
-SCHEMA = pa.schema(
-    [(c, pa.float64() if c in ("value", "seconds") else pa.string()) for c in ROW_COLUMNS]
-)  # fmt: skip
+if TYPE_CHECKING:
+    from xaibench.harness.plan import Chunk
+
+TEXT = tuple(c for c in ROW_COLUMNS if c not in ("value", "seconds"))
+SCHEMA = pa.schema([(c, pa.string() if c in TEXT else pa.float64()) for c in ROW_COLUMNS])
+#: The same rows as they are read: each text once, and its number in every row.
+_ENCODED = pa.schema([(f.name, pa.dictionary(pa.int32(), pa.string()) if f.name in TEXT else f.type) for f in SCHEMA])
+_READERS = 4  # threads; the decoding releases the interpreter's lock, opening a file does not
 
 
 class Store:
@@ -104,16 +110,8 @@ class Store:
         self._write(folder / f"{chunk.name}.parquet", lambda scratch: pq.write_table(table, scratch))
 
     def read_rows(self) -> pd.DataFrame:
-        """Every row written so far, with the file each came from. Raises RunError naming a damaged file."""
-        parts = []
-        for file in sorted(self.rows.rglob("*.parquet")):
-            try:
-                parts.append(pq.read_table(file, schema=SCHEMA, partitioning=None).to_pandas().assign(file=str(file)))
-            except (pa.ArrowException, OSError) as error:
-                raise RunError(f"{file}: damaged ({error}); remove it, its cells are computed again") from error
-        if not parts:
-            return pd.DataFrame(columns=[*ROW_COLUMNS, "file"])
-        return pd.concat(parts, ignore_index=True)
+        """Every row written so far, as `read_files` gives it. Raises RunError naming a damaged file."""
+        return read_files(sorted(self.rows.rglob("*.parquet")), complete=False)
 
     def retire(self, files: Sequence[str]) -> None:
         """Move files that no longer hold to `stale/`: kept for the record, out of every table and picture."""
@@ -125,6 +123,58 @@ class Store:
                 os.replace(source, target)
             except OSError as error:
                 raise RunError(f"{source}: could not be moved to {target} ({error.strerror}); run again") from error
+
+
+def read_files(files: Sequence[Path], *, complete: bool = True) -> pd.DataFrame:
+    """The rows of some files, in their order: `ROW_COLUMNS`, and `file`, the file each came from.
+
+    Text columns are pandas categories in rising order, so that a million rows are a million small numbers a column.
+    complete: whether a file must have every column; with False what it lacks is missing in each of its rows.
+
+    Raises RunError naming the first file that is damaged or lacks a column.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        parts = list(pool.map(_read_file, files))
+    for file, part in zip(files, parts, strict=True):
+        lacks = [c for c in ROW_COLUMNS if c not in part.column_names] if complete else ()
+        if lacks:
+            raise RunError(f"{file}: not a row file, it lacks {', '.join(lacks)}; written by another version?")
+    alike = all(len(part.column_names) == len(ROW_COLUMNS) for part in parts)
+    table = pa.concat_tables([_ENCODED.empty_table(), *parts], promote_options="none" if alike else "default")
+    columns: dict[str, Any] = {}
+    for name, column in zip(ROW_COLUMNS, table.unify_dictionaries().columns, strict=True):
+        columns[name] = _categories(column) if name in TEXT else column.to_numpy()
+    origin = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
+    columns["file"] = pd.Categorical.from_codes(origin, categories=pd.Index([str(f) for f in files], dtype=str))
+    return pd.DataFrame(columns, copy=False)
+
+
+def _read_file(file: Path) -> pa.Table:
+    """Those of `ROW_COLUMNS` that a file has, as `_ENCODED` has them."""
+    try:
+        # The whole file at once: thousands of small ones are read in two thirds of the time that opening by name takes.
+        with pq.ParquetFile(pa.BufferReader(Path(file).read_bytes()), read_dictionary=TEXT, pre_buffer=False) as source:
+            part = source.read(use_threads=False)
+        if part.schema.equals(_ENCODED):
+            return part.replace_schema_metadata()
+        names = [c for c in ROW_COLUMNS if c in part.column_names]  # of another writer: other text types, other columns
+        arrays = [part[c].cast(SCHEMA.field(c).type) for c in names]
+        arrays = [a.dictionary_encode() if c in TEXT else a for c, a in zip(names, arrays, strict=True)]
+        return pa.table(dict(zip(names, arrays, strict=True)), schema=pa.schema([_ENCODED.field(c) for c in names]))
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(f"{file}: damaged ({error}); remove it and run again, its cells are computed again") from error
+
+
+def _categories(column: pa.ChunkedArray) -> pd.Categorical:
+    """Dictionary-encoded text of one dictionary as categories in rising order; null is missing."""
+    if column.num_chunks == 0:
+        return pd.Categorical.from_codes([], categories=pd.Index([], dtype=str))
+    array = column.combine_chunks()
+    names = pd.Index(array.dictionary.to_pylist(), dtype=str)
+    order = names.argsort()
+    place = np.full(len(names) + 1, -1, dtype=np.int32)  # the last stands for null, which is -1 as an index
+    place[order] = np.arange(len(names), dtype=np.int32)
+    return pd.Categorical.from_codes(place[array.indices.fill_null(-1).to_numpy()], categories=names[order])
 
 
 def plain(value: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,19 @@ from typing import Any
 import torch
 
 from xaibench import maps, registry
-from xaibench.errors import AudioError, RunError
-from xaibench.harness.cell import Explained, Outcome, run_chunk
-from xaibench.harness.device import tune_allocator
-from xaibench.harness.engine import InProcess, completed
+from xaibench.errors import RunError
+from xaibench.harness.cell import Outcome, failed
+from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
+from xaibench.harness.engine import Engine, completed
 from xaibench.harness.environment import environment
 from xaibench.harness.missing import missing_chunks, retire_stale
-from xaibench.harness.plan import Chunk, batches, fingerprint, ordered_pairs, reference_pairs, source_hash
-from xaibench.harness.preflight import Verdict, check, check_countermeasure
+from xaibench.harness.plan import Chunk, fingerprint, ordered_pairs, reference_pairs, source_hash
+from xaibench.harness.preflight import check_countermeasure
 from xaibench.harness.results import Store, plain, safe
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import PRIOR_PAIRS, Prepared, Workbench
+from xaibench.harness.tasks import Combination, Queue, Task, combination
+from xaibench.harness.workbench import PRIOR_PAIRS, Workbench
+from xaibench.harness.worker import Done, ForeignWorker, Job, compute, compute_remotely, facts, first_batch
 from xaibench.manifest import verify
 from xaibench.types import Pair
 
@@ -66,18 +67,24 @@ def run(
     *,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
-    executor: Executor | None = None,
+    engine: Engine | None = None,
     report: Report = lambda progress: None,
 ) -> Summary:
     """Compute every missing cell of `spec` in the folder `out`, and return what was done.
 
-    `executor` runs the chunks (in this process by default); it must share this process' memory, as threads do.
+    `engine` says where chunks are computed (in this process by default). Workers of another process open data sets and
+    countermeasures themselves, once, on the `device` of that name of theirs.
+
     Raises RunError, ManifestError, CheckpointError, PluginError before any work when the run cannot be right; what goes
     wrong inside a cell becomes that cell's status.
     """
     tune_allocator()
     started = time.perf_counter()
-    bench = Workbench(spec, device=device, batch_size=batch_size)
+    engine = engine or Engine()
+    workers = engine.introductions(str(device))
+    if workers and batch_size is None:
+        batch_size = default_batch_size(torch.device(workers[0]["device_type"]))
+    bench = Workbench(spec, device=choose_device("auto") if workers else device, batch_size=batch_size)
     every = ordered_pairs(bench.corpus, spec.split)
     chosen = every[: spec.pairs]
     problems: list[str] = []
@@ -87,30 +94,51 @@ def run(
         training = [p for p in reference_pairs(bench.corpus, most=PRIOR_PAIRS) if p.bonafide is not None]
         bench.check_truth([*chosen, *training])
         _verify([*chosen, *every[:EER_PAIRS], *reference_pairs(bench.corpus, most=PRIOR_PAIRS)], report)
-        stamp = _stamp(spec, bench, chosen, every[:EER_PAIRS], before)
+        stamp = _stamp(spec, bench, chosen, every[:EER_PAIRS], before, workers)
         broken = {name: facts["void"] for name, facts in stamp["countermeasures"].items() if facts["void"]}
         problems += [f"void: every method on {name}: {why}" for name, why in broken.items()]
-        verdicts = Verdicts(store, bench, chosen, broken, problems)
         have = retire_stale(spec, bench, every, store, before or {}, stamp, problems)
+        kept = len(have)
         chunks = list(missing_chunks(spec, bench, chosen, have, store.path))
+        del have
         if chunks or before is None:  # a run that finds nothing to do leaves the record of the one that did
             store.write_json("run.json", stamp)
         without_rows = sum(len(c.pairs) for c in chunks if not c.metrics)
         if without_rows:
             problems.append(f"{without_rows} maps are made again to be kept: their rows were finished without --keep-maps")
+        verdicts = _known_verdicts(store, bench, chunks, broken)
+        problems += [_void_sentence(what, void) for what, void in verdicts.items() if void and not broken.get(what[0])]
         total = sum(_size(c) for c in chunks)
         made = steps = 0
         statuses: dict[str, int] = {}
-        work = partial(_work, bench, spec, verdicts, store.path.name)
+        queue = Queue(chunks, verdicts, workers=engine.workers)
         report(Progress("cells", 0, total))
-        for chunk, outcome in completed(executor or InProcess(), work, chunks):
-            _keep(store, spec, chunk, outcome)
-            made += len(outcome.rows)
-            steps += _size(chunk)
-            for row in outcome.rows:
-                statuses[row.status] = statuses.get(row.status, 0) + 1
-            report(Progress("cells", steps, total, f"{chunk.countermeasure} {chunk.attributor}"))
-    return Summary(store.path, made, len(have), time.perf_counter() - started, statuses, tuple(dict.fromkeys(problems)))
+        for task, done in completed(engine, _work(engine, bench, store.path.name, str(device)), queue, ForeignWorker):
+            if isinstance(done, BaseException):
+                done = Done(tuple(_died(chunk, bench, store.path.name, done) for chunk in task.chunks))
+            if done.verdict is not None:
+                what = combination(task.chunks[0])
+                store.write_json(_verdict_name(what), {**_verdict_facts(bench, what), **asdict(done.verdict)})
+                if done.verdict.void:
+                    problems.append(_void_sentence(what, done.verdict.void))
+            if task.judge:
+                queue.judged(combination(task.chunks[0]), done.verdict.void if done.verdict else "")
+            for chunk, outcome in zip(task.chunks, done.outcomes, strict=True):
+                _keep(store, spec, chunk, outcome)
+                made += len(outcome.rows)
+                steps += _size(chunk)
+                for row in outcome.rows:
+                    statuses[row.status] = statuses.get(row.status, 0) + 1
+                report(Progress("cells", steps, total, f"{chunk.countermeasure} {chunk.attributor}"))
+        problems += engine.notes
+    return Summary(store.path, made, kept, time.perf_counter() - started, statuses, tuple(dict.fromkeys(problems)))
+
+
+def _work(engine: Engine, bench: Workbench, run: str, device: str) -> Callable[[Task], Done]:
+    """What the engine calls with each task."""
+    if not engine.remote:
+        return partial(compute, bench, run)
+    return partial(compute_remotely, Job(bench.spec, run, device, bench.batch_size, facts(bench)))
 
 
 def _size(chunk: Chunk) -> int:
@@ -125,7 +153,7 @@ def _identify(store: Store, spec: RunSpec, bench: Workbench, before: dict[str, A
     if not isinstance(before, dict) or not isinstance(before.get("identity"), dict):
         raise RunError(f"{store.path / 'run.json'}: not the record of a run; remove it to have it made again")
     now = {**spec.identity(), "dataset_hash": bench.corpus.hash}
-    then = before["identity"]
+    then = {"precision": "fp32", **before["identity"]}  # of a folder from before there was a choice
     differ = [f"{k}: {then.get(k)} there, {v} now" for k, v in plain(now).items() if then.get(k) != v]
     if differ:
         raise RunError(f"{store.path}: holds another run ({'; '.join(differ)}); choose another --out")
@@ -139,11 +167,17 @@ def _verify(chosen: list[Pair], report: Report) -> None:
 
 
 def _stamp(
-    spec: RunSpec, bench: Workbench, chosen: list[Pair], judged: list[Pair], before: dict[str, Any] | None
+    spec: RunSpec,
+    bench: Workbench,
+    chosen: list[Pair],
+    judged: list[Pair],
+    before: dict[str, Any] | None,
+    workers: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """What run.json says. What earlier invocations in the same folder left there stays on record.
 
-    `spec` and `environment` are of the last invocation that computed something, `earlier` holds those before it.
+    `spec` and `environment` are of the last invocation that computed something, `earlier` holds those before it; `workers`
+    are the environments of other processes that computed, each kind once.
     """
     corpus, before = bench.corpus, before or {}
     cms: dict[str, Any] = dict(before.get("countermeasures", {}))
@@ -152,19 +186,21 @@ def _stamp(
         known = cms.get(name, {})
         package = registry.find("countermeasures", name).entry.module.partition(".")[0]
         source = [source_hash(package), source_hash("xaibench")]
-        facts = plain(
+        basis = plain(
             {"weights": loaded.weights, "options": loaded.options, "source": source, "eer_pairs": len(judged)}
         )  # fmt: skip
-        if all(known.get(fact) == value for fact, value in facts.items()):
+        if all(known.get(fact) == value for fact, value in basis.items()):
             sentence, eer = known["void"], known["eer"]
         else:
             sentence, eer = check_countermeasure(bench, name, judged)
         cms[name] = {
-            **facts, "card": loaded.card, "checkpoint": loaded.checkpoint.name, "eer": eer, "route": bench.route(name),
+            **basis, "card": loaded.card, "checkpoint": loaded.checkpoint.name, "eer": eer, "route": bench.route(name),
             "void": sentence,
         }  # fmt: skip
-    now = plain({"spec": spec.record(), "environment": environment(bench.device)})
-    earlier = [*before.get("earlier", []), *([{k: before[k] for k in now}] if before else [])]
+    others = [{k: v for k, v in w.items() if k != "worker"} for w in workers]
+    others = [{**w, "count": others.count(w)} for i, w in enumerate(others) if w not in others[:i]]
+    now = plain({"spec": spec.record(), "environment": environment(bench.device), "workers": others})
+    earlier = [*before.get("earlier", []), *([{k: before.get(k, []) for k in now}] if before else [])]
     origins = dict(before.get("origins", {}))
     for group, names in (("countermeasures", spec.countermeasures), ("attributors", spec.attributors)):
         for name in names:
@@ -187,83 +223,51 @@ def _stamp(
     }  # fmt: skip
 
 
-class Verdicts:
-    """The preflight verdicts of a run: read from the folder, or made once from the first batch and written there."""
-
-    def __init__(
-        self, store: Store, bench: Workbench, chosen: list[Pair], broken: dict[str, str], problems: list[str]
-    ) -> None:
-        self.store, self.bench, self.broken, self.problems = store, bench, broken, problems
-        self.first = batches(chosen, bench.batch_size)[0]
-        self.explained: dict[tuple[str, str, str], Explained] = {}
-        self.cache: dict[tuple[str, str, str], str] = {}
-
-    def void(self, chunk: Chunk) -> str:
-        """The sentence that makes this combination void, or ""."""
-        broken = self.broken.get(chunk.countermeasure, "")
-        if broken:
-            return broken
-        key = (chunk.countermeasure, chunk.route, chunk.attributor)
-        if key not in self.cache:
-            self.cache[key] = self._verdict(*key, chunk)
-            if self.cache[key]:
-                self.problems.append(f"void: {chunk.attributor} on {chunk.countermeasure}: {self.cache[key]}")
-        return self.cache[key]
-
-    def _verdict(self, countermeasure: str, route: str, attributor: str, chunk: Chunk) -> str:
-        name = f"preflight/{safe(countermeasure)}-{route}-{safe(attributor)}.json"
-        facts = {
-            "fingerprint": fingerprint(self.bench.spec, self.first[0], self.bench.facts(countermeasure, route, attributor)),
-            "pairs": [p.id for p in self.first],  # a method that mixes utterances is caught by a batch, not by one
-        }
-        known = self.store.read_json(name)
+def _known_verdicts(store: Store, bench: Workbench, chunks: list[Chunk], broken: dict[str, str]) -> dict[Combination, str]:
+    """What needs no judging again: void for every method of a broken countermeasure, else as an earlier run found."""
+    found: dict[Combination, str] = {}
+    for chunk in {combination(c): c for c in chunks}.values():
+        what = combination(chunk)
+        if broken.get(chunk.countermeasure):
+            found[what] = broken[chunk.countermeasure]
+            continue
+        known = store.read_json(_verdict_name(what))
+        facts = _verdict_facts(bench, what)
         if known is not None and not known["unchecked"] and all(known.get(k) == v for k, v in facts.items()):
-            return known["void"]
-        explained = None
-        try:
-            prepared, pairs = self._prepare(countermeasure, route)
-        except Exception as error:  # noqa: BLE001 - the cells will say `failed`, with the traceback
-            verdict = Verdict(unchecked=f"{type(error).__name__}: {error}")
-        else:
-            verdict, explained = check(self.bench, prepared, attributor)
-            if explained is not None and chunk.pairs == pairs:
-                self.explained[(countermeasure, route, attributor)] = explained
-        if verdict.changed:
-            self.bench.forget(countermeasure)
-        self.store.write_json(name, {**facts, **asdict(verdict)})
-        return verdict.void
-
-    def _prepare(self, countermeasure: str, route: str) -> tuple[Prepared, tuple[Pair, ...]]:
-        """The first batch, without the pairs whose files are wrong: these cost their own cells only."""
-        try:
-            return self.bench.prepare(countermeasure, route, self.first), self.first
-        except AudioError:
-            n_samples = self.bench.countermeasure(countermeasure).module.n_samples
-            pairs = tuple(p for p in self.first if self.bench.readable(p, n_samples))
-            return self.bench.prepare(countermeasure, route, pairs), pairs
-
-    def maps(self, chunk: Chunk) -> Explained | None:
-        """Maps that the preflight made of exactly this chunk's utterances; handed out once."""
-        if chunk.pairs != self.first:
-            return None
-        return self.explained.pop((chunk.countermeasure, chunk.route, chunk.attributor), None)
+            found[what] = known["void"]
+    return found
 
 
-def _work(bench: Workbench, spec: RunSpec, verdicts: Verdicts, name: str, chunk: Chunk) -> Outcome:
-    void = verdicts.void(chunk)
-    return run_chunk(bench, chunk, name, void=void, explained=verdicts.maps(chunk))
+def _verdict_name(what: Combination) -> str:
+    countermeasure, route, attributor = what
+    return f"preflight/{safe(countermeasure)}-{route}-{safe(attributor)}.json"
+
+
+def _verdict_facts(bench: Workbench, what: Combination) -> dict[str, Any]:
+    """What a verdict depends on."""
+    first = first_batch(bench)
+    return {"fingerprint": fingerprint(bench.spec, first[0], bench.facts(*what)), "pairs": [p.id for p in first]}
+
+
+def _void_sentence(what: Combination, void: str) -> str:
+    return f"void: {what[2]} on {what[0]}: {void}"
+
+
+def _died(chunk: Chunk, bench: Workbench, run: str, error: BaseException) -> Outcome:
+    """Rows of a chunk that kills every worker it meets (out of memory, a crash in a library)."""
+    return failed(bench, chunk, run, f"its worker died, again and again: {type(error).__name__}: {error}")
 
 
 def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
     """Maps first, then the rows: a row on disk means that everything of its cell is."""
     for pair, values in outcome.maps:
         path = maps.map_path(store.path, chunk.countermeasure, chunk.route, chunk.attributor, pair.id)
-        maps.write_map(path, values.numpy(), metadata=_metadata(spec, chunk, pair))
+        maps.write_map(path, values, metadata=_metadata(spec, chunk, pair))
     for pair, values, region, valid in outcome.truths:
         path = maps.truth_path(store.path, spec.truth.name, values.shape[1], pair.id)
         if not path.exists():
             maps.write_truth(
-                path, values.numpy(), region.numpy(), valid.numpy(), metadata=_metadata(spec, chunk, pair)
+                path, values, region, valid, metadata=_metadata(spec, chunk, pair)
             )  # fmt: skip
     if outcome.error:
         place = f"errors/{safe(chunk.countermeasure)}-{chunk.route}-{safe(chunk.attributor)}-{chunk.name}.txt"

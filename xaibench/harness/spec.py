@@ -9,6 +9,7 @@ from typing import Any
 from xaibench.errors import RunError
 from xaibench.grid import Grid
 from xaibench.metrics import catalog
+from xaibench.precision import PRECISIONS
 from xaibench.truth import TruthSpec
 
 #: Vocoded utterances of the evaluation split that a preset scores; None is all of them. Fifteen of minivoc are five of each
@@ -29,6 +30,7 @@ class RunSpec:
     preset: str = "quick"
     limit: int | None = None
     seed: int = 0
+    precision: str = "fp32"  # of the forward passes that metrics ask for; maps are made in fp32
     checkpoints: Mapping[str, str] = field(default_factory=dict)  # countermeasure -> weights instead of the shipped
     cm_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # on top of those in the checkpoint's card
     root: str | Mapping[str, str] | None = None
@@ -42,6 +44,8 @@ class RunSpec:
             raise RunError(f"unknown preset {self.preset!r}; expected one of {', '.join(PRESET_PAIRS)}")
         if self.route not in ("auto", "native", "grid"):
             raise RunError(f"unknown route {self.route!r}; expected auto, native or grid")
+        if self.precision not in PRECISIONS:
+            raise RunError(f"unknown precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
         stray = sorted(set(self.options) - set(self.attributors))
         if stray:
             raise RunError(f"options are set for {', '.join(stray)}, which this run does not include")
@@ -71,6 +75,7 @@ class RunSpec:
             "split": self.split,
             "preset": self.preset,
             "seed": self.seed,
+            "precision": self.precision,
             "grid": asdict(self.grid),
         }
 

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from xaibench import audio, registry
 from xaibench.errors import AudioError, CheckpointError, PluginError, RunError
-from xaibench.harness.device import default_batch_size
+from xaibench.harness.device import default_batch_size, to_device
 from xaibench.harness.environment import versions
 from xaibench.harness.guard import private_tensors
 from xaibench.harness.plan import interleave, reference_pairs, source_hash
+from xaibench.harness.sizes import Size, fastest_batch, is_poisoned
 from xaibench.harness.spec import RunSpec
 from xaibench.metrics import catalog
 from xaibench.metrics.evidence import Probe
+from xaibench.passes import READ_INPUTS, Passes
 from xaibench.project import average
 from xaibench.protocols import Attributor, Corpus, Countermeasure, Metric
 from xaibench.segments import segment_truth, utterance_segments
@@ -63,15 +65,28 @@ class Prepared:
     view: View
     truth: Truth  # on the grid
     probe: Probe
+    countermeasure: str = ""
 
 
 class Workbench:
-    """Opens and caches; every method is a function of the spec, the device and its arguments."""
+    """Opens and caches; every method is a function of the spec, the device and its arguments.
 
-    def __init__(self, spec: RunSpec, *, device: torch.device | str = "cpu", batch_size: int | None = None) -> None:
+    batch_size: utterances a chunk and inputs at a time. None: a constant of the device for the first (`self.batch_size`),
+        and for the second what is measured of each countermeasure and route (`self.sizes`).
+    sizes:      what was measured before, as `self.sizes` gives it; not measured again then.
+    """
+
+    def __init__(
+        self, spec: RunSpec, *, device: torch.device | str = "cpu", batch_size: int | None = None,
+        sizes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:  # fmt: skip
         self.spec = spec
         self.device = torch.device(device)
         self.batch_size = batch_size or default_batch_size(self.device)
+        self._asked = batch_size
+        self._sizes: dict[tuple[str, ...], Size] = {}
+        if batch_size is None:
+            self._sizes = {tuple(k.split("/")): Size(int(v["inputs"]), str(v["why"])) for k, v in (sizes or {}).items()}
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
 
     def once(self, key: Hashable, make: Callable[[], Thing], *, most: int | None = None) -> Thing:
@@ -112,6 +127,45 @@ class Workbench:
         """Drop a countermeasure that a method may have changed, and every batch seen through it: made again when needed."""
         for key in [k for k in self._kept if k[0] in PER_COUNTERMEASURE and k[1] == countermeasure]:
             del self._kept[key]
+
+    @property
+    def sizes(self) -> dict[str, dict[str, Any]]:
+        """Inputs at a time so far, for run.json: `lcnn/native` -> {"inputs": 4, "why": ...}.
+
+        `lcnn/native/METHOD` is a method that ran out of memory with as many as the others.
+        """
+        return {"/".join(k): {"inputs": s.inputs, "why": s.why} for k, s in sorted(self._sizes.items())}
+
+    def _at_once(self, countermeasure: str, view: View) -> int:
+        """Inputs at a time for a countermeasure and route: asked for, known, or measured on this view."""
+        key = (countermeasure, view.route)
+        if key not in self._sizes:
+            self._sizes[key] = Size(self._asked, "asked for") if self._asked else self._measured(view)
+        return self._sizes[key].inputs
+
+    def _measured(self, view: View) -> Size:
+        try:
+            return fastest_batch(view)
+        except Exception as error:
+            if is_poisoned(error):
+                raise
+            fault = f"{type(error).__name__} while measuring"  # a model that fails says so in the cells that ask it
+        return Size(self.batch_size, fault)
+
+    def halve(self, countermeasure: str, route: str, attributor: str = "") -> bool:
+        """Half as many inputs at a time from now on, for one method or for all; False where it is one already.
+
+        The countermeasure and its batches are forgotten: they hold the old number, and memory, and a method that stopped
+        half-way may have changed them.
+        """
+        key = (countermeasure, route, attributor) if attributor else (countermeasure, route)
+        known = [self._sizes[k].inputs for k in {key, key[:2]} & self._sizes.keys()]
+        before = min(known, default=self.batch_size)
+        if before == 1:
+            return False
+        self._sizes[key] = Size(before // 2, f"{before} ran out of memory")
+        self.forget(countermeasure)
+        return True
 
     def attributor(self, name: str) -> Attributor:
         """The method of that name, with the options of the spec."""
@@ -154,7 +208,7 @@ class Workbench:
         """
         if any(pair.bonafide is None for pair in chosen):
             alone = [audio.read_aligned(pair.spoof, sample_rate=self.corpus.sample_rate) for pair in chosen]
-            return None, torch.from_numpy(np.stack([audio.fit(x, n_samples) for x in alone])).to(self.device)
+            return None, to_device(np.stack([audio.fit(x, n_samples) for x in alone]), self.device)
         halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for pair in chosen:
             real = audio.read_aligned(pair.bonafide, sample_rate=self.corpus.sample_rate)
@@ -169,7 +223,7 @@ class Workbench:
                 )
             halves[0].append(audio.fit(real, n_samples))
             halves[1].append(audio.fit(fake, n_samples))
-        real, fake = (torch.from_numpy(np.stack(half)).to(self.device) for half in halves)
+        real, fake = (to_device(np.stack(half), self.device) for half in halves)
         return real, fake
 
     def readable(self, pair: Pair, n_samples: int) -> bool:
@@ -199,7 +253,7 @@ class Workbench:
         if not chosen:
             return torch.zeros(0, n_samples, device=self.device)
         found = [audio.fit(audio.read_aligned(u, sample_rate=self.corpus.sample_rate), n_samples) for u in chosen]
-        return torch.from_numpy(np.stack(found)).to(self.device)
+        return to_device(np.stack(found), self.device)
 
     def check_truth(self, chosen: Sequence[Pair]) -> None:
         """Raise RunError unless every one of these pairs has what the truth is made from: segments, or a twin."""
@@ -257,7 +311,8 @@ class Workbench:
                 prior = average(spread, grid_axes, axes)[:, 0]
         ids = [p.id for p in chosen]
         view = self.look(countermeasure, route, ids, (real, fake), truth=seen, prior=prior)
-        return Prepared(view, on_grid, Probe(view, seen.valid, spec.fractions))
+        view = replace(view, passes=Passes.of(view, together=not READ_INPUTS.isdisjoint(spec.attributors)))
+        return Prepared(view, on_grid, Probe(view, seen.valid, spec.fractions), countermeasure)
 
     def _axes(self, cm: Countermeasure, route: str) -> tuple[tuple[Axis, Axis], tuple[Axis, Axis]]:
         """Frequency and time of the grid, and of what is explained."""
@@ -273,15 +328,21 @@ class Workbench:
         real, fake = halves
         references, _ = self.once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
         energy = average(spec.grid.stft(fake).abs(), *self._axes(cm, route))
-        facts = {"truth": truth, "prior": prior, "energy": energy, "batch_size": self.batch_size, "seed": spec.seed}
+        facts = {"truth": truth, "prior": prior, "energy": energy, "seed": spec.seed, "precision": spec.precision}
         if route == "native":
-            return native_view(cm, fake, real, references, ids, **facts)
-        return grid_view(cm, fake, real, references, ids, grid=spec.grid, **facts)
+            view = native_view(cm, fake, real, references, ids, **facts)
+        else:
+            view = grid_view(cm, fake, real, references, ids, grid=spec.grid, **facts)
+        return replace(view, batch_size=self._at_once(countermeasure, view))
 
     def view_for(self, prepared: Prepared, attributor: Attributor) -> View:
         """The view one method gets: its own seed and tensors, and the truth only if it says that it needs it."""
+        view = prepared.view
         hidden = {} if "truth" in attributor.needs else {"truth": None}
-        return private_tensors(replace(prepared.view, seed=derive_seed(self.spec.seed, attributor.name), **hidden))
+        own = self._sizes.get((prepared.countermeasure, view.route, attributor.name))
+        size = min(view.batch_size, own.inputs) if own else view.batch_size
+        seed = derive_seed(self.spec.seed, attributor.name)
+        return private_tensors(replace(view, seed=seed, batch_size=size, **hidden))
 
 
 def _ranks(covered: Tensor, values: Tensor) -> Tensor:

@@ -93,13 +93,14 @@ class Evidence:
         """
         count = self.probe.regions.count
         counts = [max(1, round(share * count)) if share else 0 for share in fractions]
-        asked = torch.tensor(sorted(set(counts) - {0}), device=self.on_view.device)
+        numbers = sorted(set(counts) - {0})
+        asked = torch.tensor(numbers, device=self.on_view.device)
 
         def ask() -> Tensor:
             ranks = self.probe.region_ranks(self.region_sums).unsqueeze(1)
             return self.probe.ask(lambda part: ~self.probe.regions.mask(ranks < asked[part, None]), len(asked), fill)
 
-        answers = self.kept(f"regions {asked.tolist()}", fill, ask)
+        answers = self.kept(f"regions {numbers}", fill, ask)
         every = torch.cat([self.probe.untouched[:, None], answers], dim=1)
         at = torch.searchsorted(asked, torch.tensor(counts, device=asked.device), right=True)
         return Curve(torch.tensor(tuple(fractions), dtype=torch.float64), every[:, at] + self.undefined[:, None])

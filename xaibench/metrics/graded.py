@@ -16,6 +16,8 @@ section 2.6; Spearman, American Journal of Psychology 15 (1904).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -40,17 +42,16 @@ def ndcg(attribution: Tensor | Ranking, amount: Tensor | Ranking, valid: Tensor 
     0.659
     """
     ours, theirs = _both(attribution, amount, valid)
-    if bool((theirs.values < 0).any()):
+    if len(theirs.values) and bool((theirs.ordered[:, -1] < 0).any()):
         raise XaibenchError(f"the gain of a cell cannot be negative, got {theirs.values.min():g}; is it the truth's D?")
-    # On the CPU: a cumulative sum of floats has no deterministic form on a GPU.
-    discount = 1 / torch.arange(2, len(ours) + 2, dtype=torch.float64).log2()
-    summed = torch.cat([discount.new_zeros(1), discount.cumsum(0)]).to(ours.values.device)
-    first, last = ours.ties
-    # The mean gain of a group times its discounts is its gains times their mean discount.
-    shared = (summed[last + 1] - summed[first]) / (last - first + 1)
-    gained = (theirs.values.gather(1, ours.order) * shared).sum(1)
-    best = (theirs.values.gather(1, theirs.order) * discount.to(summed.device)).sum(1)
-    return (gained / best).clamp_max(1) + ours.silent  # rounding may go beyond
+    discount, summed = (part.to(ours.values.device) for part in _discounts(len(ours)))
+    gain = theirs.values.gather(1, ours.order)
+    gains = gain * discount
+    # The mean gain of a tie group times its discounts is its gains times their mean discount.
+    rows, at, first, last = ours.tied
+    gains[rows, at] = gain[rows, at] * ((summed[last + 1] - summed[first]) / (last - first + 1))
+    best = (theirs.ordered * discount).sum(1)
+    return (gains.sum(1) / best).clamp_max(1) + ours.silent  # rounding may go beyond
 
 
 def spearman(attribution: Tensor | Ranking, amount: Tensor | Ranking, valid: Tensor | None = None) -> Tensor:
@@ -72,6 +73,16 @@ def spearman(attribution: Tensor | Ranking, amount: Tensor | Ranking, valid: Ten
     n = len(ours)
     spread = (theirs.mid_ranks.square().mean(1) * (n**2 - 1) / 12).sqrt()
     return ((ours.mid_ranks * theirs.mid_ranks).mean(1) / spread).clamp(-1, 1) + ours.silent
+
+
+@lru_cache(maxsize=4)  # runs ask for one or two lengths: 0.4 MB each
+def _discounts(n: int) -> tuple[Tensor, Tensor]:
+    """Discounts of ranks 1 ... n, and their sums over the first 0 ... n. Shape: `(n,)` and `(n + 1,)` float64.
+
+    On the CPU: a cumulative sum of floats has no deterministic form on a GPU.
+    """
+    discount = 1 / torch.arange(2, n + 2, dtype=torch.float64).log2()
+    return discount, torch.cat([discount.new_zeros(1), discount.cumsum(0)])
 
 
 def _both(attribution: Tensor | Ranking, amount: Tensor | Ranking, valid: Tensor | None) -> tuple[Ranking, Ranking]:

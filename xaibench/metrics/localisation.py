@@ -41,7 +41,7 @@ def relevance_rank_accuracy(attribution: Tensor | Ranking, region: Tensor, valid
     0.5
     """
     ranking = ranked(attribution, region, valid)
-    size = ranking.inside(region).sum(1)
+    size = ranking.size(region)
     return ranking.hits(region, size) / size + ranking.silent
 
 
@@ -122,7 +122,7 @@ def top_k_intersection(
     if count < 1:
         raise XaibenchError(f"the top {count} cells are none; expected at least 1")
     count = min(count, len(ranking))
-    return ranking.hits(region, count) / count + ranking.silent + _unless(ranking.inside(region).any(1))
+    return ranking.hits(region, count) / count + ranking.silent + _unless(ranking.size(region) > 0)
 
 
 def concept_influence(
@@ -156,7 +156,7 @@ def relevance_mass_accuracy(attribution: Tensor | Ranking, region: Tensor, valid
     ranking = ranked(attribution, region, valid)
     inside, mass = ranking.inside(region), ranking.values.clamp_min(0)
     total = mass.sum(1, dtype=torch.float64)
-    return (mass * inside).sum(1, dtype=torch.float64) / total + _unless(inside.any(1) & (total > 0))
+    return (mass * inside).sum(1, dtype=torch.float64) / total + _unless((ranking.size(region) > 0) & (total > 0))
 
 
 def roc_auc(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -169,11 +169,11 @@ def roc_auc(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None 
     0.75
     """
     ranking = ranked(attribution, region, valid)
-    inside, cells = ranking.inside(region), len(ranking)
-    size = inside.sum(1).double()
-    middle = (ranking.mid_ranks * inside).sum(1)  # of multiples of 1/2: exact
-    beaten = middle + size * (cells - size) / 2  # the mean rank of a region without luck is 0
-    return beaten / (size * (cells - size)) + ranking.silent
+    size, (above, down) = ranking.size(region), ranking.around(region)
+    # Every cell is beaten by those of the region above it, and by half of those it ties with. The region's own cells are
+    # among them: they beat each other in size^2 / 2 pairs, itself counted half. Whole numbers: exact.
+    beaten = ((above + down).sum(1) - size**2).double() / 2
+    return beaten / (size * (len(ranking) - size)) + ranking.silent
 
 
 def average_precision(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -191,14 +191,13 @@ def average_precision(attribution: Tensor | Ranking, region: Tensor, valid: Tens
     0.8333333333333333
     """
     ranking = ranked(attribution, region, valid)
-    found, (first, last) = ranking.found(region), ranking.ties
-    rank = torch.arange(1, len(ranking) + 1, device=first.device, dtype=torch.float64)
-    before = found.gather(1, first)
-    hits = (found.gather(1, last + 1) - before).double()
-    ties = (last - first + 1).double()
-    others = (rank - 1 - first) * (hits - 1) / (ties - 1).clamp_min(1)
-    precisions = hits / ties * (before + 1 + others) / rank
-    return precisions.sum(1) / found[:, -1] + ranking.silent
+    before, down = ranking.around(region)
+    rank = torch.arange(1, len(ranking) + 1, device=before.device, dtype=torch.float64)
+    precisions = (down - before) * down / rank  # where nothing is tied
+    row, at, first, last = ranking.tied
+    h, hits, ties = before[row, at], (down - before)[row, at].double(), (last - first + 1).double()
+    precisions[row, at] = hits / ties * (h + 1 + (at - first) * (hits - 1) / (ties - 1)) / rank[at]
+    return precisions.sum(1) / ranking.size(region) + ranking.silent
 
 
 def pointing_game(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -211,8 +210,7 @@ def pointing_game(attribution: Tensor | Ranking, region: Tensor, valid: Tensor |
     0.5
     """
     ranking = ranked(attribution, region, valid)
-    inside, top = ranking.inside(region), ranking.values == ranking.values.amax(1, keepdim=True)
-    return (top & inside).sum(1).double() / top.sum(1) + ranking.silent + _unless(inside.any(1))
+    return ranking.hits(region, 1) + ranking.silent + _unless(ranking.size(region) > 0)
 
 
 def ranked(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None) -> Ranking:
@@ -237,7 +235,7 @@ def _at(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None, sha
     count = round(share * cells)
     if not 1 <= count <= cells:
         raise XaibenchError(f"a share of {share} of {cells} valid cells is {count} cells; expected 1 to {cells}")
-    size = ranking.inside(region).sum(1)
+    size = ranking.size(region)
     return ranking.hits(region, count) + ranking.silent + _unless(size > 0), count, size
 
 

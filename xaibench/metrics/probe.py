@@ -170,9 +170,10 @@ class Probe:
         if none in counts:
             known[none] = self.filled(fill)
         missing = sorted(set(counts) - set(known))
+        tops = torch.tensor(missing, device=ranks.device)  # one copy, however many parts
 
         def keep(part: slice) -> Tensor:
-            top = ranks.unsqueeze(1) < torch.tensor(missing[part], device=ranks.device)[None, :, None, None]
+            top = ranks.unsqueeze(1) < tops[None, part, None, None]
             return ~top if direction == "deletion" else top | ~self.valid
 
         if missing:

@@ -41,13 +41,11 @@ class Ranking:
     def __init__(self, maps: Tensor, valid: Tensor | None = None) -> None:
         if maps.ndim != 3 or not maps.is_floating_point():
             raise XaibenchError(f"expected a floating-point attribution (B, F, T), got {maps.dtype} {tuple(maps.shape)}")
-        if not bool(torch.isfinite(maps).all()):
-            bad = int((~torch.isfinite(maps)).sum())
-            raise XaibenchError(f"the attribution has {bad} NaN or infinite cells of {maps.numel()}")
+        check_finite(maps)
         self.shape = tuple(maps.shape)
-        self._cells = None if valid is None else _where(valid, self.shape[1:])
+        self._cells = slice(None) if valid is None else _where(valid, self.shape[1:])
         self.values = self._pick(maps)
-        self._asked: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._asked: dict[int, tuple[Tensor, dict[Any, Any]]] = {}
 
     def __len__(self) -> int:
         """The number of valid cells, n."""
@@ -60,30 +58,52 @@ class Ranking:
     @cached_property
     def order(self) -> Tensor:
         """Indices into `values`, the largest cell first. Shape: `(B, n)` long."""
-        if self.values.device.type == "cpu" and self.values.dtype in (torch.float32, torch.float64):
-            # numpy's vectorised sort: six times as fast as torch's where there is AVX-512
-            return torch.from_numpy(np.argsort(-self.values.detach().numpy(), axis=1))
-        return self.values.argsort(dim=1, descending=True)
+        return largest_first(self.values.detach())
 
     @cached_property
-    def ties(self) -> tuple[Tensor, Tensor]:
-        """First and last rank, from 0, of the tie group at every rank. Shape: `(B, n)` long each."""
-        return tie_group(self.values.gather(1, self.order))
+    def ordered(self) -> Tensor:
+        """The values, the largest first. Shape: `(B, n)`."""
+        return self.values.gather(1, self.order)
+
+    @cached_property
+    def _rising(self) -> Tensor:
+        """The negated values in the same order, to be searched."""
+        return self.ordered.neg()
+
+    @cached_property
+    def tied(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of every cell that equals another one: its map, its rank from 0, and the first and the last rank of its group.
+
+        Shape: `(N,)` long each, group by group. Few cells of a map that is not constant anywhere, so what a score makes of
+        ties is put right there and nowhere else.
+        """
+        same = (self.ordered[:, 1:] == self.ordered[:, :-1]).int()
+        follows, leads = (torch.nn.functional.pad(same, ends) for ends in ((1, 0), (0, 1)))
+        rows, ranks = (follows | leads).nonzero().unbind(1)
+        start = (follows[rows, ranks] == 0).nonzero()[:, 0]
+        size = torch.diff(start, append=start.new_tensor([len(rows)]))
+        first = ranks[start].repeat_interleave(size, output_size=len(rows))
+        return rows, ranks, first, first + (size - 1).repeat_interleave(size, output_size=len(rows))
 
     @cached_property
     def mid_ranks(self) -> Tensor:
         """Rank of every valid cell about the mean rank, the larger the higher; equal cells share theirs. Shape: `(B, n)`."""
-        first, last = self.ties
-        ranks = (first + last).double().mul_(-0.5).add_((len(self) - 1) / 2)
+        rows, at, first, last = self.tied
+        middle = (len(self) - 1) / 2
+        ranks = (middle - torch.arange(len(self), device=first.device, dtype=torch.float64)).repeat(len(self.values), 1)
+        ranks[rows, at] = middle - (first + last).double() / 2
         return torch.empty_like(ranks).scatter_(1, self.order, ranks)
 
     def inside(self, region: Tensor) -> Tensor:
         """The valid cells of a region `(B, F, T)` bool, in row order. Shape: `(B, n)` bool."""
         if tuple(region.shape) != self.shape or region.dtype != torch.bool:
             raise XaibenchError(f"expected a bool region of shape {self.shape}, got {region.dtype} {tuple(region.shape)}")
-        if id(region) not in self._asked:  # the region is kept, so that its id stays its own
-            self._asked[id(region)] = region, self._pick(region), None
-        return self._asked[id(region)][1]
+        return self._once(region, "inside", lambda: self._pick(region))
+
+    def size(self, region: Tensor) -> Tensor:
+        """The number of valid cells of a region. Shape: `(B,)` long."""
+        inside = self.inside(region)
+        return self._once(region, "size", lambda: inside.sum(1))
 
     def found(self, region: Tensor) -> Tensor:
         """Cells of the region among the first 0, 1 ... n ranks. Shape: `(B, n + 1)` int32.
@@ -91,16 +111,33 @@ class Ranking:
         Within a tie group in memory's order: read it at the edges of groups only.
         """
         inside = self.inside(region)
-        if self._asked[id(region)][2] is None:
+
+        def count() -> Tensor:
             counts = torch.zeros(len(inside), len(self) + 1, dtype=torch.int32, device=inside.device)
             torch.cumsum(inside.gather(1, self.order), 1, dtype=torch.int32, out=counts[:, 1:])
-            self._asked[id(region)] = region, inside, counts
-        return self._asked[id(region)][2]
+            return counts
+
+        return self._once(region, "found", count)
+
+    def around(self, region: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells of the region above the tie group at every rank, and down to its end. Shape: `(B, n)` int32 each."""
+        found, (rows, at, first, last) = self.found(region), self.tied
+
+        def put_right() -> tuple[Tensor, Tensor]:
+            above, down = found[:, :-1].clone(), found[:, 1:].clone()
+            above[rows, at], down[rows, at] = found[rows, first], found[rows, last + 1]
+            return above, down
+
+        return self._once(region, "around", put_right)
 
     def hits(self, region: Tensor, count: Tensor | int) -> Tensor:
         """Expected number of the region's cells among the `count` largest. Shape: count `(B,)` or one -> `(B,)` float64."""
-        before, tied, ties, drawn = self._cut(region, count)
-        return (before + drawn * tied / ties)[:, 0]
+
+        def expect() -> Tensor:
+            before, tied, ties, drawn = self._cut(region, count)
+            return (before + drawn * tied / ties)[:, 0]
+
+        return self._once(region, count, expect) if isinstance(count, int) else expect()
 
     def drawn(self, region: Tensor, count: Tensor | int) -> tuple[Tensor, Tensor]:
         """Possible numbers of the region's cells among the `count` largest, and their probabilities. Shape: `(B, K)` each.
@@ -122,17 +159,24 @@ class Ranking:
         """At the cut-off: the region's cells above its tie group and in it, the group's size, and how many of it there is
         room for. Shape: `(B, 1)` float64 each.
         """
-        found, (first, last) = self.found(region), self.ties
+        found = self.found(region)
         count = torch.as_tensor(count, device=found.device).expand(len(found))[:, None]
-        cut = (count - 1).clamp_min(0)
-        start, end = first.gather(1, cut), last.gather(1, cut) + 1
+        value = self._rising.gather(1, (count - 1).clamp_min(0))
+        start, end = (torch.searchsorted(self._rising, value, right=right) for right in (False, True))
         before = found.gather(1, start)
         tied = found.gather(1, end) - before
         return before.double(), tied.double(), (end - start).double(), (count - start).double()
 
+    def _once(self, region: Tensor, what: str | int, make: Callable[[], Thing]) -> Thing:
+        """An answer on a region, made when first asked for. The region is kept with it, so that its id stays its own."""
+        _, known = self._asked.setdefault(id(region), (region, {}))
+        if what not in known:
+            known[what] = make()
+        return known[what]
+
     def _pick(self, maps: Tensor) -> Tensor:
         flat = maps.flatten(1)
-        return flat if self._cells is None else flat.index_select(1, self._cells)
+        return flat[:, self._cells] if isinstance(self._cells, slice) else flat.index_select(1, self._cells)
 
 
 _KEPT: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
@@ -147,6 +191,32 @@ def kept(owner: object, what: str, make: Callable[[], Thing]) -> Thing:
     if what not in known:
         known[what] = make()
     return known[what]
+
+
+def check_finite(maps: Tensor) -> None:
+    """Raise XaibenchError for maps with a NaN or infinite cell."""
+    # A sum is finite only where all cells are, and costs a tenth of asking each; it may overflow where all are, too.
+    if not bool(maps.sum().isfinite()) and not bool(torch.isfinite(maps).all()):
+        bad = int((~torch.isfinite(maps)).sum())
+        raise XaibenchError(f"the attribution has {bad} NaN or infinite cells of {maps.numel()}")
+
+
+def largest_first(values: Tensor) -> Tensor:
+    """Indices of the values of every row, the largest first, equal ones as they stand. Shape: `(B, n)` -> `(B, n)` long.
+
+    float32 on the CPU is sorted as whole numbers that hold value and index, which numpy's vectorised sort does in a fifth of
+    the time of its argsort, and a thirtieth of torch's. No NaN.
+
+    >>> largest_first(torch.tensor([[0.0, 2.0, -1.0, -0.0, 2.0]])).tolist()
+    [[1, 4, 0, 3, 2]]
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        return values.argsort(dim=1, descending=True, stable=True)
+    bits = (values + 0.0).numpy().view(np.int32)  # -0 becomes 0
+    falling = ~(bits ^ ((bits >> 31) & 0x7FFFFFFF))  # below 0, larger sizes are smaller values
+    packed = (falling.astype(np.int64) << 32) | np.arange(values.shape[1])
+    packed.sort(axis=1)
+    return torch.from_numpy(packed & 0xFFFFFFFF)
 
 
 def tie_group(ordered: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,11 +239,15 @@ def _log_choose(n: Tensor, k: Tensor) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
-def _where(valid: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Indices of the valid cells of a flattened map. Shape: `(F, T)` bool -> `(n,)` long."""
+def _where(valid: Tensor, shape: tuple[int, int]) -> Tensor | slice:
+    """Where the valid cells of a flattened map are: a slice for a band of frequencies, which costs no copy, or `(n,)` long.
+    Shape: valid `(F, T)` bool.
+    """
     if tuple(valid.shape) != shape or valid.dtype != torch.bool or not bool(valid.any()):
         raise XaibenchError(
             f"valid must be bool of shape {shape} with at least one cell, got {valid.dtype} {tuple(valid.shape)} with "
             f"{int(valid.sum())}"
         )
-    return valid.flatten().nonzero()[:, 0]
+    cells = valid.flatten().nonzero()[:, 0]
+    first, last = int(cells[0]), int(cells[-1])
+    return slice(first, last + 1) if last - first + 1 == len(cells) else cells

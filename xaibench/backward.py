@@ -1,0 +1,104 @@
+"""The same gradients in less time: two backward passes that torch writes more generally than a countermeasure needs.
+
+Both leave the forward pass and every module's type alone, so attribution libraries see what they saw, and both can be
+differentiated again. On one core and LCNN (257 x 201) they take a gradient from 62 ms to 22 ms an utterance:
+
+    larger half     torch.maximum shares the gradient of equal values and does it in eight passes over both halves
+    few channels    oneDNN's gradient for a convolution's input is slow where the input has one or two channels: there it is
+                    a matrix product and a sum over the kernel's offsets (`fold`)
+
+Of two equal halves the second gets the whole gradient here, and half of it in torch.maximum; both are subgradients.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Up to so many input channels `fold` is the faster one. Measured, 64 kernels of 5 x 5 on 257 x 201, ms an utterance: 5.0
+#: instead of 12.1 for one channel, 10.0 instead of 11.8 for two, 18 instead of 12 for three.
+FEW = 2
+
+
+class _LargerHalf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.maximum(*x.chunk(2, dim=1))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        a, b = x.chunk(2, dim=1)
+        if torch.is_grad_enabled():  # somebody differentiates again: nothing may be written in place
+            first = gradient * (a > b)
+            return torch.cat([first, gradient - first], dim=1)
+        both = torch.empty_like(x)
+        first, second = both.chunk(2, dim=1)
+        torch.gt(a, b, out=first).mul_(gradient)
+        torch.sub(gradient, first, out=second)
+        return both
+
+
+def larger_half(x: Tensor) -> Tensor:
+    """The element-wise maximum of the two halves of dimension 1. Shape: `(B, 2C, ...)` -> `(B, C, ...)`.
+
+    >>> larger_half(torch.tensor([[1.0, 5.0, 3.0, 2.0]])).tolist()
+    [[3.0, 5.0]]
+    """
+    if x.requires_grad and torch.is_grad_enabled():
+        return _LargerHalf.apply(x)
+    return torch.maximum(*x.chunk(2, dim=1))
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry, ctx.biased = geometry, bias is not None
+        stride, padding, dilation = geometry
+        return functional.conv2d(x, weight, bias, stride, padding, dilation)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        stride, padding, dilation = ctx.geometry
+        wanted = ctx.needs_input_grad
+        of_x = of_weight = of_bias = None
+        if wanted[0]:
+            columns = weight.flatten(1).T @ gradient.flatten(2)  # (channels x kernel cells, positions)
+            size, kernel = x.shape[2:], weight.shape[2:]
+            of_x = functional.fold(columns, size, kernel, dilation=dilation, padding=padding, stride=stride)
+        if wanted[1]:
+            _, of_weight, _ = torch.ops.aten.convolution_backward(
+                gradient, x, weight, None, stride, padding, dilation, False, (0, 0), 1, (False, True, False)
+            )
+        if wanted[2]:
+            of_bias = gradient.sum((0, 2, 3))
+        return of_x, of_weight, of_bias, None
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, geometry: tuple) -> Tensor:
+    if x.ndim == 4 and x.requires_grad and torch.is_grad_enabled() and x.device.type == "cpu":
+        return _Convolution.apply(x, weight, bias, geometry)
+    stride, padding, dilation = geometry
+    return functional.conv2d(x, weight, bias, stride, padding, dilation)
+
+
+def quicken(module: nn.Module) -> nn.Module:
+    """Give every convolution of few input channels within `module` the faster backward pass; returns `module`.
+
+    The convolutions stay of their own class, and copies have it too. On other devices than a CPU nothing changes.
+
+    >>> quicken(nn.Conv2d(1, 4, 3, padding=1))
+    Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    """
+    for layer in module.modules():
+        plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros"
+        if plain and layer.in_channels <= FEW and not isinstance(layer.padding, str):
+            # A function of the weights it is handed, not of the layer: a deep copy does not call the original.
+            layer._conv_forward = partial(_convolve, geometry=(layer.stride, layer.padding, layer.dilation))
+    return module

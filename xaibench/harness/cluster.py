@@ -1,0 +1,128 @@
+"""Workers of a Dask cluster as an engine: processes of this machine, or whatever has joined a scheduler.
+
+Local processes, Slurm and PBS (dask-jobqueue), Kubernetes and one worker a GPU (dask-cuda) all look the same from here: a
+scheduler's address. Dask hands a killed worker's task to another one; xaibench adds what a benchmark needs: a worker with
+other versions or data is retired by name, a task that kills every worker it meets becomes `failed` rows, and after the loss
+of the scheduler its unfinished tasks are handed out again.
+
+Needs the extra `cluster` (dask and distributed). docs/scale.md is the guide.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from xaibench.errors import RunError
+from xaibench.harness.engine import Engine
+from xaibench.harness.tasks import Task
+from xaibench.harness.worker import introduce
+
+#: Seconds to wait for a scheduler and its first worker, at the start and after a loss.
+PATIENCE = 120.0
+#: Workers of one host that are refused before the run gives up: a cluster that restarts them would bring them back forever.
+REFUSALS = 8
+
+
+class DaskEngine(Engine):
+    """Tasks go to `distributed.Client.get_executor()`.
+
+    scheduler: its address (`tcp://host:8786`); None starts a cluster of processes on this machine.
+    workers:   how many, for a cluster started here; of a scheduler, tasks are sized for those that are there.
+    patience:  seconds to wait for the scheduler, and for a first worker.
+
+    Use as a context manager. Raises RunError when Dask is not installed or nobody answers.
+    """
+
+    def __init__(self, scheduler: str | None = None, *, workers: int | None = None, patience: float = PATIENCE) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise RunError("--engine dask needs Dask: pip install 'xaibench[cluster]'") from error
+        self._distributed = distributed
+        self.scheduler, self.patience, self.remote = scheduler, patience, True
+        self.notes: list[str] = []
+        self._refused: dict[str, int] = {}
+        self._cluster = None
+        if scheduler is None:
+            self._cluster = distributed.LocalCluster(  # no limit of memory: a share of it each would stop torch on a laptop
+                n_workers=workers or len(os.sched_getaffinity(0)), threads_per_worker=1, processes=True,
+                dashboard_address=None, memory_limit=0,
+            )  # fmt: skip
+        self._connect()
+
+    def __enter__(self) -> DaskEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    @property
+    def workers(self) -> int:
+        """How many there are now: those that join later get larger shares of what is left."""
+        return max(1, len(self._client.nthreads()))
+
+    def _connect(self) -> None:
+        deadline = time.monotonic() + self.patience
+        address = self.scheduler or self._cluster.scheduler_address
+        while True:
+            left = max(deadline - time.monotonic(), 1.0)
+            try:
+                self._client = self._distributed.Client(address, timeout=left, set_as_default=False)
+                break
+            except (OSError, TimeoutError) as error:
+                if time.monotonic() >= deadline:
+                    raise RunError(
+                        f"{address}: no Dask scheduler answers ({error or type(error).__name__}); start one with `dask "
+                        f"scheduler`, and workers with `dask worker {address} --nthreads 1`"
+                    ) from error
+                time.sleep(0.5)
+        try:
+            self._client.wait_for_workers(1, timeout=max(deadline - time.monotonic(), 1.0))
+        except TimeoutError as error:
+            self._client.close()
+            raise RunError(
+                f"{address}: the scheduler has no workers after {self.patience:.0f} s; start some with `dask worker "
+                f"{address} --nthreads 1`"
+            ) from error
+        self.executor = self._client.get_executor(pure=False, retries=0)
+
+    def submit(self, work: Callable[[Task], Any], task: Task) -> Future:
+        """Start a task on whichever worker is free."""
+        return self.executor.submit(work, task)
+
+    def introductions(self, device: str) -> list[dict[str, Any]]:
+        """What every worker says of itself. Raises RunError naming a worker that cannot (no xaibench, no such device)."""
+        found = self._client.run(introduce, device, on_error="return")
+        for address, answer in found.items():
+            if isinstance(answer, BaseException):
+                raise RunError(f"worker {address} cannot take part: {type(answer).__name__}: {answer}") from answer
+        return list(found.values())
+
+    def worker_died(self, error: BaseException) -> bool:
+        """Dask gives up on a task after it lost its worker four times (`distributed.scheduler.allowed-failures`)."""
+        return isinstance(error, self._distributed.KilledWorker)
+
+    def refuse(self, worker: str, why: str) -> None:
+        """Retire the worker; its tasks go to others. Raises RunError when no other is left."""
+        host = worker.rpartition(":")[0]
+        self._refused[host] = self._refused.get(host, 0) + 1
+        self.notes.append(f"worker {worker} is refused: {why}")
+        self._client.retire_workers(workers=[worker], close_workers=True)
+        others = set(self._client.nthreads()) - {worker}
+        if not others or self._refused[host] > REFUSALS:
+            raise RunError(f"no worker is left that may compute this run: {'; '.join(dict.fromkeys(self.notes))}")
+
+    def recover(self) -> None:
+        """Find the scheduler again, at the same address. Raises RunError if it does not come back in time."""
+        self.notes.append("the scheduler was lost; its unfinished tasks were handed out again")
+        self._client.close(timeout=2)
+        try:
+            self._connect()
+        except RunError as error:
+            raise RunError(f"{error}; finished rows are kept, the same command continues") from error

@@ -1,0 +1,189 @@
+"""What happens to a task, wherever it is computed: in the calling process, in another one, on another machine.
+
+A worker in another process is sent a `Job` and a `Task`. It makes its workbench once a job, so countermeasures and data
+sets are opened once a worker, not once a chunk; and it refuses a job whose versions, code, weights or data are not its own,
+because rows of one folder must come from one program.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xaibench import registry
+from xaibench.errors import AudioError, ManifestError, RunError, XaibenchError
+from xaibench.harness.cell import Explained, Outcome, run_chunk
+from xaibench.harness.device import choose_device, tune_allocator
+from xaibench.harness.environment import environment, versions
+from xaibench.harness.plan import Chunk, batches, ordered_pairs, source_hash
+from xaibench.harness.preflight import Verdict, check
+from xaibench.harness.spec import RunSpec
+from xaibench.harness.tasks import Task
+from xaibench.harness.workbench import Prepared, Workbench
+from xaibench.manifest import pairs, verify
+from xaibench.types import Pair
+
+
+class ForeignWorker(RunError):
+    """A worker that cannot compute this run's rows: other versions, other data, no weights. `worker` is its name."""
+
+    def __init__(self, worker: str, why: str) -> None:
+        super().__init__(worker, why)  # both, so that it can be sent between processes
+        self.worker, self.why = worker, why
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} is refused: {self.why}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told of a run. `device` is a name as on the command line, looked up on the worker.
+
+    expects: fact -> value; what the worker's own `facts` must say.
+    """
+
+    spec: RunSpec
+    run: str
+    device: str
+    batch_size: int
+    expects: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What came of a task: one outcome a chunk, and the verdict if it was to be judged."""
+
+    outcomes: tuple[Outcome, ...]
+    verdict: Verdict | None = None
+
+
+def facts(bench: Workbench) -> dict[str, str]:
+    """What two workers must share for their rows to share a folder: versions, code, weights and data, in short form."""
+    spec = bench.spec
+    found = {f"version of {name}": value for name, value in versions().items()}
+    found |= {f"weights of {name}": bench.countermeasure(name).weights[:12] for name in spec.countermeasures}
+    packages = {"xaibench"}
+    for group, names in (("countermeasures", spec.countermeasures), ("attributors", spec.attributors)):
+        packages |= {registry.find(group, name).entry.module.partition(".")[0] for name in names}
+    found |= {f"code of {name}": source_hash(name)[:12] for name in sorted(packages)}
+    return {**found, f"manifest of {bench.corpus.name}": bench.corpus.hash[:12]}
+
+
+def compute(bench: Workbench, run: str, task: Task) -> Done:
+    """Judge if need be, then compute every chunk. Raises only for what no row can say (a device that is lost)."""
+    verdict: Verdict | None = None
+    explained: Explained | None = None
+    void = task.void
+    if task.judge:
+        verdict, explained = judge(bench, task.chunks[0])
+        void = (verdict.void,)
+    outcomes = [
+        run_chunk(bench, chunk, run, void=why, explained=explained) for chunk, why in zip(task.chunks, void, strict=True)
+    ]
+    return Done(tuple(outcomes), verdict)
+
+
+def first_batch(bench: Workbench) -> tuple[Pair, ...]:
+    """The utterances on which methods are judged: a batch, because a method that mixes utterances shows in no single one."""
+
+
+    def chosen() -> tuple[Pair, ...]:
+        return batches(ordered_pairs(bench.corpus, bench.spec.split)[: bench.spec.pairs], bench.batch_size)[0]
+
+    return bench.once(("first",), chosen)
+
+
+def judge(bench: Workbench, chunk: Chunk) -> tuple[Verdict, Explained | None]:
+    """The verdict on the chunk's method; and its maps of exactly this chunk, if they were made on the way."""
+    explained = None
+    try:
+        prepared, judged = _readable(bench, chunk, first_batch(bench))
+    except Exception as error:  # noqa: BLE001 - the cells will say `failed`, with the traceback
+        verdict = Verdict(unchecked=f"{type(error).__name__}: {error}")
+    else:
+        verdict, explained = check(bench, prepared, chunk.attributor)
+        if chunk.pairs != judged:
+            explained = None
+    if verdict.changed:
+        bench.forget(chunk.countermeasure)
+    return verdict, explained
+
+
+def _readable(bench: Workbench, chunk: Chunk, first: tuple[Pair, ...]) -> tuple[Prepared, tuple[Pair, ...]]:
+    """The first batch, without the pairs whose files are wrong: these cost their own cells only."""
+    try:
+        return bench.prepare(chunk.countermeasure, chunk.route, first), first
+    except AudioError:
+        n_samples = bench.countermeasure(chunk.countermeasure).module.n_samples
+        good = tuple(p for p in first if bench.readable(p, n_samples))
+        return bench.prepare(chunk.countermeasure, chunk.route, good), good
+
+
+_bench: tuple[Job, Workbench] | None = None
+_alone = threading.Lock()  # torch's settings are the process': tasks of one process take turns
+
+
+def introduce(device: str) -> dict[str, Any]:
+    """What a worker says of itself: its environment, and the kind of device that it would compute on."""
+    chosen = choose_device(device)
+    return {**environment(chosen), "device_type": chosen.type, "worker": here()}
+
+
+def compute_remotely(job: Job, task: Task) -> Done:
+    """`compute`, in a process that knows nothing of the run yet. Raises ForeignWorker if it must not take part."""
+    with _alone:
+        bench = _opened(job)
+        known = bench.once(("by id",), lambda: {p.id: p for p in pairs(bench.corpus, split=job.spec.split)})
+        done = compute(bench, job.run, replace(task, chunks=tuple(_own(c, known) for c in task.chunks)))
+    return replace(done, outcomes=tuple(_portable(o) for o in done.outcomes))
+
+
+def here() -> str:
+    """This worker's name: its address in a cluster, else host and process."""
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        try:
+            return distributed.get_worker().address
+        except ValueError:
+            pass  # a process that knows of clusters, but is no worker of one
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _opened(job: Job) -> Workbench:
+    global _bench
+    if _bench is None or _bench[0] != job:
+        _bench = None  # what another job holds is let go before this one's is loaded
+        tune_allocator()
+        try:
+            bench = Workbench(job.spec, device=choose_device(job.device), batch_size=job.batch_size)
+            mine = facts(bench)
+        except (XaibenchError, OSError) as error:
+            raise ForeignWorker(here(), str(error)) from error
+        differ = [f"{k} is {mine.get(k, 'absent')} there, {v} here" for k, v in job.expects.items() if mine.get(k) != v]
+        if differ:
+            raise ForeignWorker(here(), "; ".join(differ))
+        _bench = job, bench
+    return _bench[1]
+
+
+def _own(chunk: Chunk, known: Mapping[str, Pair]) -> Chunk:
+    """The same chunk with this machine's files, checked where they lie elsewhere than the sender's."""
+    mine = tuple(known[p.id] for p in chunk.pairs)
+    sent = {u.path for p in chunk.pairs for u in p.halves}
+    try:
+        verify([u for p in mine for u in p.halves if u.path not in sent])
+    except ManifestError as error:
+        raise ForeignWorker(here(), str(error)) from error
+    return replace(chunk, pairs=mine)
+
+
+def _portable(outcome: Outcome) -> Outcome:
+    """With numpy arrays instead of tensors, which every way of sending objects understands."""
+    maps = tuple((pair, values.numpy()) for pair, values in outcome.maps)
+    truths = tuple((pair, *(t.numpy() for t in tensors)) for pair, *tensors in outcome.truths)
+    return replace(outcome, maps=maps, truths=truths)
