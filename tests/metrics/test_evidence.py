@@ -293,3 +293,21 @@ def test_a_view_without_twins_answers_unsupported(view):
     orphan = replace(view, fills={name: view.fills[name] for name in ("silence", "mean")})
     with pytest.raises(Unsupported, match="'twin'"):
         ours.drop(evidence(orphan, noise()), fill="mean")
+
+
+def test_two_methods_with_one_order_of_cells_share_every_answer_and_others_none():
+    seen, view = recorded(view_of(ConvCM(), 2))
+    first = evidence(view, noise(2))
+    scores = ours.deletion(first, fill="twin"), ours.insertion(first, fill="twin")
+    seen.inputs.clear()
+    stretched = replace(evidence(view, noise(2).exp() * 7), probe=first.probe)  # other values in the same order
+    assert torch.equal(ours.deletion(stretched, fill="twin"), scores[0])
+    assert torch.equal(ours.insertion(stretched, fill="twin"), scores[1])
+    assert not seen.inputs
+    swapped = noise(2)
+    at = VALID.nonzero()[:2]
+    swapped[1, at[0, 0], at[0, 1]], swapped[1, at[1, 0], at[1, 1]] = (
+        swapped[1, at[1, 0], at[1, 1]].clone(), swapped[1, at[0, 0], at[0, 1]].clone(),
+    )  # fmt: skip
+    ours.deletion(replace(evidence(view, swapped), probe=first.probe), fill="twin")
+    assert seen.inputs

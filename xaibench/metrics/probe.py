@@ -68,6 +68,7 @@ class Probe:
         self.cells = int(valid.sum())
         self.regions: Regions = regions(self.valid, side)
         self._kept: dict[tuple[str, str], Tensor] = {}
+        self._orders: dict[tuple[object, ...], dict[int, Tensor]] = {}
 
     @cached_property
     def untouched(self) -> Tensor:
@@ -159,12 +160,24 @@ class Probe:
         scores = [self.view.score(self.view.filled(keep(part), fill)).double() for part in parts]
         return torch.cat([score.view(len(self.view), -1) for score in scores], dim=1)
 
+    @cached_property
+    def _multipliers(self) -> Tensor:
+        draw = torch.Generator().manual_seed(derive_seed(0, "orders"))
+        return torch.randint(-(2**62), 2**62, self.valid.shape, generator=draw).to(self.view.device)
+
+    def _order(self, ranks: Tensor) -> tuple[int, ...]:
+        """A name of an order of cells: 64 bits an utterance, by which two methods with equal orders are recognised."""
+        return tuple((ranks * self._multipliers).sum(dim=(1, 2)).tolist())  # int64 wraps around, which is what it takes
+
     def answers(self, ranks: Tensor, direction: str, fill: str, counts: Sequence[int]) -> dict[int, Tensor]:
-        """Spoof log-odds `(B,)` for each number of top cells deleted or inserted."""
+        """Spoof log-odds `(B,)` for each number of top cells deleted or inserted. Shape: ranks `(B, F, T)` long.
+
+        Kept by order: two methods that order the cells alike (Grad-CAM and Finer-CAM on two classes) share every answer.
+        """
         if direction not in DIRECTIONS:
             raise XaibenchError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
         whole, none = (0, self.cells) if direction == "deletion" else (self.cells, 0)
-        known: dict[int, Tensor] = {}
+        known = self._orders.setdefault((direction, fill, *self._order(ranks)), {})
         if whole in counts:
             known[whole] = self.untouched
         if none in counts:
