@@ -78,6 +78,18 @@ def test_scoring_in_parts_is_scoring_at_once():
     assert view.score(many).shape == (15,)
 
 
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_mixture_is_the_arithmetic_and_exact_where_a_mask_is_zero_or_one(route, fill):
+    view = full(route)
+    soft = torch.rand(3, 4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for keep, tolerance in ((soft, 1e-5), (soft < 0.5, 0.0), (torch.ones_like(soft), 0.0)):
+        k = keep.float().unsqueeze(2)
+        twin = (k * view.inputs.unsqueeze(1) + (1 - k) * view.fill(fill).unsqueeze(1)).flatten(0, 1)
+        assert torch.allclose(view.filled(keep, fill), twin, rtol=0, atol=tolerance * float(twin.abs().max()))
+        assert view.filled(keep, fill).is_contiguous() and view.inputs.is_contiguous()
+
+
 # Randomness
 
 

@@ -157,9 +157,9 @@ class View:
 
     @torch.no_grad()
     def score(self, inputs: Tensor) -> Tensor:
-        """Spoof log-odds of any tensors of this view's kind, in batches. Shape: `(M, C, F, T)` -> `(M,)` float32."""
+        """Spoof log-odds of any tensors of this view's kind, in batches. Shape: `(M, C, F, T)` -> `(M,)`."""
         with computed_in(self.precision, self.device.type):
-            return torch.cat([self.model(part)[:, 0].float() for part in inputs.split(self.batch_size)])
+            return torch.cat([self.model(part)[:, 0] for part in inputs.split(self.batch_size)])
 
     def select(self, index: Sequence[int]) -> View:
         """The same view of some of its utterances, in the given order."""

@@ -20,6 +20,7 @@ from xaibench.errors import XaibenchError
 from xaibench.harness.plan import Chunk
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.again import Again, Change, bonafide_logit, opposite, parse, perturb, redraw, shifted
+from xaibench.passes import Passes
 from xaibench.view import View, derive_seed
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def asker(
     def again(change: str) -> Again:
         if change not in known:
             view = changed_view(bench, chunk, prepared, change)
-            own = replace(view, model=view.private_model())
+            model = view.private_model()
+            own = replace(view, model=model, passes=view.passes and view.passes.under(view, model))
             made = explain(bench, replace(prepared, view=own), chunk.attributor)
             known[change] = Again(made.on_view, view.inputs)
         return known[change]
@@ -86,7 +88,8 @@ def _heard(bench: Workbench, chunk: Chunk, prepared: Prepared, change: Change) -
     )  # fmt: skip
     # Only the fill `mean` of the grid route depends on the recording, whose phases it has.
     fills = {n: view.fills[n] if n == "mean" else fill for n, fill in before.fills.items()}
-    return replace(view, model=before.model, fills=fills, references=before.references)
+    view = replace(view, model=before.model, fills=fills, references=before.references)
+    return replace(view, passes=Passes.of(view, together=bool(before.passes and before.passes.together)))
 
 
 def _randomised(

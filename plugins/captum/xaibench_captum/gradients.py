@@ -26,7 +26,7 @@ from xaibench.errors import Unsupported
 from xaibench.layers import deeplift_form
 from xaibench.protocols import attributor
 from xaibench.view import View
-from xaibench_captum.common import SPOOF, evidence, in_batches, leaf, magnitude, quiet
+from xaibench_captum.common import SPOOF, at_the_inputs, evidence, in_batches, leaf, magnitude, quiet
 
 
 @attributor(
@@ -36,14 +36,14 @@ from xaibench_captum.common import SPOOF, evidence, in_batches, leaf, magnitude,
 )  # fmt: skip
 def saliency(view: View) -> Tensor:
     """|df/dx|. The paper takes the largest channel; here the L2 norm, the same for one channel. Shape: `(B, F, T)`."""
-    method = in_batches(Saliency(view.model), view)
+    method = at_the_inputs(Saliency(view.model), view)
     return magnitude(method.attribute(leaf(view.inputs), target=SPOOF, abs=False))
 
 
 @attributor(name="input-x-gradient", paper="Shrikumar et al. 2016, arXiv 1605.01713", needs=["gradients"])
 def input_x_gradient(view: View) -> Tensor:
     """x * df/dx. On LCNN's normalised log power x = 0 is the training mean of that frequency. Shape: `(B, F, T)`."""
-    method = in_batches(InputXGradient(view.model), view)
+    method = at_the_inputs(InputXGradient(view.model), view)
     return evidence(method.attribute(leaf(view.inputs), target=SPOOF))
 
 

@@ -14,8 +14,11 @@ off by up to the remainder (LCNN: one cell in 257 x 201). On the grid route the 
 axes: the map is right only as far as the tap's axes cover the same seconds and hertz, linearly, as the grid. Where they do
 not (a constant-Q tap, say), prefer the native route, which projects by axes.
 
-State. Everything happens on `view.private_model()`. Its parameters are frozen (except for second-order methods), hooks are
-released in a `finally`; the library's own `with` block is not used, because it prints and swallows IndexError.
+Passes. A class that reads one layer's activation A and gradient g and nothing else runs on the view's record of them, where
+that holds: the library is given `Replay`, a model that is linear around the recorded A with the recorded g.
+
+State. Everything else happens on `view.private_model()`. Its parameters are frozen (except for second-order methods), hooks
+are released in a `finally`; the library's own `with` block is not used, because it prints and swallows IndexError.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from xaibench.errors import XaibenchError
+from xaibench.passes import Recorded
 from xaibench.view import View
 
 #: From the private model and the target layers to an object of the library.
@@ -55,31 +59,60 @@ def layer_map(
     *,
     layer: str,
     gradients: bool = True,
-    cut: bool = True,
+    asks: bool = False,
     second_order: bool = False,
     one_at_a_time: bool = False,
 ) -> Tensor:
     """A map from one layer. Returns `(B, F, T)` in [0, 1] on the view's axes.
 
     gradients:     False runs under `no_grad`, for methods that only need forward passes.
-    cut:           start the graph at the layer, so that the backward pass stops there: the same gradient, sooner, and there
-                   is one even if all parameters are frozen.
+    asks:          the method asks the model again (masked inputs, ablated channels): no record has its answers.
     second_order:  leave parameters differentiable: before a linear layer the gradient has a graph only through its weights.
+                   Otherwise the graph starts at the layer, so that the backward pass stops there: the same gradient, sooner,
+                   and there is one even if all parameters are frozen.
     one_at_a_time: for methods whose formula amplifies the rounding differences between batch sizes, or that batch inside.
 
     Raises XaibenchError for an unknown layer; whatever the library raises passes through.
     """
-    model = view.private_model()
-    target = model.get_submodule(layer_name(view, layer))
-    model.requires_grad_(second_order)
-    if cut and gradients:
-        target.register_forward_hook(_begin_graph)
+    name, size = layer_name(view, layer), 1 if one_at_a_time else view.batch_size
+    record = None if asks or second_order or "gradients" not in view.offers else view.passes
+    if record is not None and record.holds(view.model, view.inputs):
+        seen = record.layer(name, view.batch_size, alone=one_at_a_time, gradients=gradients)
+        model: nn.Module = Replay(seen)
+        target = model.layer
+    else:
+        model = view.private_model()
+        target = model.get_submodule(name)
+        model.requires_grad_(second_order)
+        if gradients and not second_order:
+            target.register_forward_hook(_begin_graph)
     cam = build(model, [target])
     if view.shape[0] == 1:
         _mean_over_height(getattr(cam, "base_cam", cam))
     # After the library's hooks: what comes next may work in place (ReLU(inplace=True)), and the library keeps a view.
     target.register_forward_hook(_protect)
-    return _run(cam, view, gradients=gradients, size=1 if one_at_a_time else view.batch_size)
+    return _run(cam, view, gradients=gradients, size=size)
+
+
+class Replay(nn.Module):
+    """A countermeasure as a record knows it, `(B, C, F, T) -> (B, 1)`: s + g (A' - A), with A' what leaves `layer`.
+
+    At A' = A, where it always is, value, activation and gradient are the recorded ones, to the bit. Utterances come in the
+    order of the record; of each input only its length is read.
+    """
+
+    def __init__(self, seen: Recorded) -> None:
+        super().__init__()
+        self.seen, self.at = seen, 0
+        self.layer = nn.Identity()
+        self.nothing = nn.Parameter(seen.score.new_empty(0), requires_grad=False)  # the library asks it for the device
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = slice(self.at, self.at + len(x))
+        self.at += len(x)
+        activation = self.layer(self.seen.activation[rows].requires_grad_(torch.is_grad_enabled()))
+        change = (activation - activation.detach()) * self.seen.gradient[rows]
+        return self.seen.score[rows, None] + change.flatten(1).sum(1, keepdim=True)
 
 
 def _mean_over_height(cam: Any) -> None:

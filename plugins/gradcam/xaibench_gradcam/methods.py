@@ -138,7 +138,7 @@ def score_cam(view: View, *, layer: str = "last") -> Tensor:
     One forward pass a channel, `view.batch_size` at a time, utterance after utterance as in the library.
     """
     build = partial(QuietScoreCAM, batch_size=view.batch_size)
-    return layer_map(view, build, layer=layer, gradients=False, one_at_a_time=True)
+    return layer_map(view, build, layer=layer, gradients=False, asks=True, one_at_a_time=True)
 
 
 @attributor(
@@ -156,7 +156,7 @@ def ablation_cam(view: View, *, layer: str = "last") -> Tensor:
     utterance as in the library.
     """
     build = partial(SignedAblationCAM, batch_size=view.batch_size)
-    return layer_map(view, build, layer=layer, gradients=False, one_at_a_time=True)
+    return layer_map(view, build, layer=layer, gradients=False, asks=True, one_at_a_time=True)
 
 
 @attributor(
@@ -208,4 +208,4 @@ def shapley_cam(view: View, *, layer: str = "last") -> Tensor:
     map equals grad-cam**. The paper's target, logit plus log-probability, would not change that: its Hessian is a multiple
     of `g g^T`, which rescales all weights alike. Only smooth layers (GELU, softmax attention, sigmoid) after the layer do.
     """
-    return layer_map(view, ShapleyCAM, layer=layer, cut=False, second_order=True)
+    return layer_map(view, ShapleyCAM, layer=layer, second_order=True)
