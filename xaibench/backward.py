@@ -1,13 +1,14 @@
 """The same gradients in less time: two backward passes that torch writes more generally than a countermeasure needs.
 
 Both leave the forward pass and every module's type alone, so attribution libraries see what they saw, and both can be
-differentiated again. On one core and LCNN (257 x 201) they take a gradient from 62 ms to 22 ms an utterance:
+differentiated again. On one core and LCNN (257 x 201) a forward and backward pass takes 29 ms an utterance instead of 63,
+and 37 without the second:
 
-    larger half     torch.maximum shares the gradient of equal values and does it in eight passes over both halves
+    larger half     torch.maximum takes eight passes over both halves, with masks, where five in place do
     few channels    oneDNN's gradient for a convolution's input is slow where the input has one or two channels: there it is
                     a matrix product and a sum over the kernel's offsets (`fold`)
 
-Of two equal halves the second gets the whole gradient here, and half of it in torch.maximum; both are subgradients.
+Gradients of the larger half are torch's to the bit, half for each of two equal values; those of a convolution to rounding.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ class _LargerHalf(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         a, b = x.chunk(2, dim=1)
         if torch.is_grad_enabled():  # somebody differentiates again: nothing may be written in place
-            first = gradient * (a > b)
+            first = gradient * ((a > b).to(gradient) + (a >= b).to(gradient)) / 2
             return torch.cat([first, gradient - first], dim=1)
         both = torch.empty_like(x)
         first, second = both.chunk(2, dim=1)
-        torch.gt(a, b, out=first).mul_(gradient)
-        torch.sub(gradient, first, out=second)
+        # 1 where a is the larger, 0 where b is, 1/2 where they are equal
+        torch.lerp(torch.gt(a, b, out=first), torch.ge(a, b, out=second), 0.5, out=first)
+        torch.sub(gradient, first.mul_(gradient), out=second)
         return both
 
 

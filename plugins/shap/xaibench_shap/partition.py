@@ -10,6 +10,8 @@ is then the benchmark's fill, of each utterance its own, and the real and imagin
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import shap
 import torch
@@ -37,8 +39,14 @@ def partition_explainer(view: View, *, max_evals: int = 120, fill: str = "mean")
     """
     if max_evals < 4:
         raise XaibenchError(f"partition-explainer needs at least 4 evaluations to split the plane once, got {max_evals}")
-    masker = shap.maskers.Image(np.zeros((*view.shape, 1), dtype=np.float32))
+    masker = masker_of(view.shape)
     return torch.stack([_owen(one, masker, max_evals, fill) for one in view.each()])
+
+
+@lru_cache(maxsize=4)
+def masker_of(shape: tuple[int, int]) -> shap.maskers.Image:
+    """A masker of pictures of ones and zeros. Kept: making its tree takes as long as 20 forward passes."""
+    return shap.maskers.Image(np.zeros((*shape, 1), dtype=np.float32))
 
 
 def _owen(one: View, masker: shap.maskers.Image, max_evals: int, fill: str) -> Tensor:

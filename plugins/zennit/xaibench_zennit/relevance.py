@@ -55,7 +55,7 @@ def relevance(
     """Propagate relevance from the score to the explained tensor. Shape: `(B, F, T)`.
 
     composite: (private model, inputs `(b, C, F, T)`) -> zennit composite.
-    output:    spoof log-odds `(b, 1)`, computed without hooks -> relevance at the output `(b, 1)`.
+    output:    spoof log-odds `(b, 1)` -> relevance at the output `(b, 1)`.
     also:      further modules whose gradient is the rule.
 
     Raises Unsupported for a module without a rule.
@@ -66,8 +66,8 @@ def relevance(
         inputs = part.detach().clone()  # zennit sets requires_grad on it
         rules = composite(model, inputs)
         require_rules(model, rules, GRADIENT_IS_THE_RULE + also)
-        score = view.score(inputs)[:, None]
-        _, values = Gradient(model, rules, attr_output=output(score))(inputs)
+        # The rules change gradients, not values: the score of zennit's own forward pass is the score.
+        _, values = Gradient(model, rules, attr_output=lambda score: output(score.detach()))(inputs)
         maps.append(values.detach().sum(dim=1))
     return torch.cat(maps)
 
