@@ -32,7 +32,9 @@ check-all: check
 	$(BIN)/python -m pytest -n 2 -q
 
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds -q
+	report=$$(mktemp) && $(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds \
+	  --benchmark-json=$$report -q && $(BIN)/python benchmarks/page.py $$report > $$report.md && \
+	  cp $$report.md benchmarks/README.md && rm -f $$report $$report.md
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

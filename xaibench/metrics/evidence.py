@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from xaibench.metrics.probe import Curve as Curve
+from xaibench.metrics.probe import Order
 from xaibench.metrics.probe import Probe as Probe
 from xaibench.types import Attribution, Truth
 
@@ -44,8 +45,8 @@ class Evidence:
     _kept: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def _ranks(self) -> Tensor:
-        return self.probe.ranks(self.on_view)
+    def _order(self) -> Order:
+        return self.probe.order(self.on_view)
 
     @cached_property
     def undefined(self) -> Tensor:
@@ -69,7 +70,7 @@ class Evidence:
         known = self._known.setdefault((direction, fill), {})
         missing = [n for n in counts if n not in known]
         if missing:
-            known.update(self.probe.answers(self._ranks, direction, fill, missing))
+            known.update(self.probe.answers(self._order, direction, fill, missing))
         return [known[n] + self.undefined for n in counts]
 
     def curve(self, direction: str, fill: str, fractions: Sequence[float] | None = None) -> Curve:

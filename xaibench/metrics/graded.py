@@ -49,7 +49,8 @@ def ndcg(attribution: Tensor | Ranking, amount: Tensor | Ranking, valid: Tensor 
     gains = gain * discount
     # The mean gain of a tie group times its discounts is its gains times their mean discount.
     rows, at, first, last = ours.tied
-    gains[rows, at] = gain[rows, at] * ((summed[last + 1] - summed[first]) / (last - first + 1))
+    before, after = (summed.index_select(0, place - rows * len(ours)) for place in (first, last + 1))
+    gains.view(-1).scatter_(0, at, gain.view(-1).index_select(0, at) * ((after - before) / (last - first + 1)))
     best = (theirs.ordered * discount).sum(1)
     return (gains.sum(1) / best).clamp_max(1) + ours.silent  # rounding may go beyond
 

@@ -195,8 +195,9 @@ def average_precision(attribution: Tensor | Ranking, region: Tensor, valid: Tens
     rank = torch.arange(1, len(ranking) + 1, device=before.device, dtype=torch.float64)
     precisions = (down - before) * down / rank  # where nothing is tied
     row, at, first, last = ranking.tied
-    h, hits, ties = before[row, at], (down - before)[row, at].double(), (last - first + 1).double()
-    precisions[row, at] = hits / ties * (h + 1 + (at - first) * (hits - 1) / (ties - 1)) / rank[at]
+    h, d = (counts.view(-1).index_select(0, at) for counts in (before, down))
+    hits, ties, j = (d - h).double(), (last - first + 1).double(), at - row * len(ranking) + 1
+    precisions.view(-1).scatter_(0, at, hits / ties * (h + 1 + (at - first) * (hits - 1) / (ties - 1)) / j)
     return precisions.sum(1) / ranking.size(region) + ranking.silent
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from xaibench.metrics import temporal
+from xaibench.metrics.ranking import kept
 from xaibench.metrics.temporal import Frames
 from xaibench.types import Truth
 
@@ -43,7 +44,11 @@ def spearman(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor
 
 def frequencies(attribution: Tensor | Frames, truth: Truth | None = None) -> Frames:
     """a_f, the region and g_f of the frequencies that have a valid cell; those that are given are handed on."""
-    return attribution if isinstance(attribution, Frames) else temporal.frames(*turned(attribution, truth))
+    if isinstance(attribution, Frames):
+        return attribution
+    temporal.check(attribution, truth)
+    seen, region, share = kept(truth, "frequencies", lambda: temporal.of_truth(_turned(truth)))
+    return Frames(temporal.time_marginal(attribution.mT, truth.valid.mT).index_select(1, seen), region, share)
 
 
 def turned(attribution: Tensor, truth: Truth) -> tuple[Tensor, Truth]:
@@ -59,8 +64,9 @@ def turned(attribution: Tensor, truth: Truth) -> tuple[Tensor, Truth]:
     (torch.Size([1, 3, 2]), [[True, False]])
     """
     temporal.check(attribution, truth)
-    flipped = replace(
-        truth, values=truth.values.mT, region=truth.region.mT, valid=truth.valid.mT,
-        added=None if truth.added is None else truth.added.mT,
-    )  # fmt: skip
-    return attribution.mT, flipped
+    return attribution.mT, _turned(truth)
+
+
+def _turned(truth: Truth) -> Truth:
+    added = None if truth.added is None else truth.added.mT
+    return replace(truth, values=truth.values.mT, region=truth.region.mT, valid=truth.valid.mT, added=added)

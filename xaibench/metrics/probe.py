@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import XaibenchError
+from xaibench.metrics.ranking import largest_first
 from xaibench.metrics.regions import SIDE, SUBSETS, Regions, regions, subsets
 from xaibench.view import View, derive_seed
 
@@ -40,6 +41,14 @@ class Curve:
     def probability(self) -> Tensor:
         """The probability of spoof `(B, S)`: for two classes the softmax that RISE and Quantus read."""
         return self.log_odds.sigmoid()
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Ranks of cells `(B, F, T)` long, 0 = first, and a name by which equal orders are recognised: 64 bits an utterance."""
+
+    ranks: Tensor
+    name: tuple[int, ...]
 
 
 class Probe:
@@ -68,7 +77,7 @@ class Probe:
         self.cells = int(valid.sum())
         self.regions: Regions = regions(self.valid, side)
         self._kept: dict[tuple[str, str], Tensor] = {}
-        self._orders: dict[tuple[object, ...], dict[int, Tensor]] = {}
+        self._orders: dict[tuple[str, str, tuple[int, ...]], dict[int, Tensor]] = {}
 
     @cached_property
     def untouched(self) -> Tensor:
@@ -165,24 +174,26 @@ class Probe:
         draw = torch.Generator().manual_seed(derive_seed(0, "orders"))
         return torch.randint(-(2**62), 2**62, self.valid.shape, generator=draw).to(self.view.device)
 
-    def _order(self, ranks: Tensor) -> tuple[int, ...]:
-        """A name of an order of cells: 64 bits an utterance, by which two methods with equal orders are recognised."""
-        return tuple((ranks * self._multipliers).sum(dim=(1, 2)).tolist())  # int64 wraps around, which is what it takes
+    def order(self, values: Tensor) -> Order:
+        """The order of the cells by these values `(B, F, T)`. Raises XaibenchError as `check`."""
+        ranks = self.ranks(values)
+        return Order(ranks, tuple((ranks * self._multipliers).sum(dim=(1, 2)).tolist()))  # int64 wraps, which is wanted
 
-    def answers(self, ranks: Tensor, direction: str, fill: str, counts: Sequence[int]) -> dict[int, Tensor]:
-        """Spoof log-odds `(B,)` for each number of top cells deleted or inserted. Shape: ranks `(B, F, T)` long.
+    def answers(self, order: Order, direction: str, fill: str, counts: Sequence[int]) -> dict[int, Tensor]:
+        """Spoof log-odds `(B,)` for each number of top cells deleted or inserted.
 
         Kept by order: two methods that order the cells alike (Grad-CAM and Finer-CAM on two classes) share every answer.
         """
         if direction not in DIRECTIONS:
             raise XaibenchError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
         whole, none = (0, self.cells) if direction == "deletion" else (self.cells, 0)
-        known = self._orders.setdefault((direction, fill, *self._order(ranks)), {})
+        known = self._orders.setdefault((direction, fill, order.name), {})
         if whole in counts:
             known[whole] = self.untouched
         if none in counts:
             known[none] = self.filled(fill)
         missing = sorted(set(counts) - set(known))
+        ranks = order.ranks
         tops = torch.tensor(missing, device=ranks.device)  # one copy, however many parts
 
         def keep(part: slice) -> Tensor:
@@ -196,13 +207,13 @@ class Probe:
     def curve(self, values: Tensor, direction: str, fill: str) -> Curve:
         """Delete or insert along one order of cells. Shape: values `(B, F, T)` -> a curve of `(B, len(fractions))`."""
         counts = [self.count(f) for f in self.fractions]
-        known = self.answers(self.ranks(values), direction, fill, counts)
+        known = self.answers(self.order(values), direction, fill, counts)
         return Curve(torch.tensor(self.fractions, dtype=torch.float64), torch.stack([known[n] for n in counts], 1))
 
 
 def _ranks(values: Tensor, shuffles: Tensor) -> Tensor:
     """The rank of every value in its row, 0 = largest; equal ones in the order of `shuffles`. Shape: `(B, N)` long."""
     shuffled = values.gather(1, shuffles)
-    order = shuffles.gather(1, shuffled.argsort(dim=1, descending=True, stable=True))
+    order = shuffles.gather(1, largest_first(shuffled))
     positions = torch.arange(values.shape[1], device=values.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, positions)

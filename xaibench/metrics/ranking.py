@@ -72,18 +72,21 @@ class Ranking:
 
     @cached_property
     def tied(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of every cell that equals another one: its map, its rank from 0, and the first and the last rank of its group.
+        """Of every cell that equals another one: its map, its place in the flattened order `(B * n,)`, and the first and the
+        last place of its group.
 
-        Shape: `(N,)` long each, group by group. Few cells of a map that is not constant anywhere, so what a score makes of
-        ties is put right there and nowhere else.
+        Shape: `(N,)` long each, group by group. Few cells of most maps: what a score makes of ties is put right at these
+        places and nowhere else.
         """
         same = (self.ordered[:, 1:] == self.ordered[:, :-1]).int()
-        follows, leads = (torch.nn.functional.pad(same, ends) for ends in ((1, 0), (0, 1)))
-        rows, ranks = (follows | leads).nonzero().unbind(1)
-        start = (follows[rows, ranks] == 0).nonzero()[:, 0]
-        size = torch.diff(start, append=start.new_tensor([len(rows)]))
-        first = ranks[start].repeat_interleave(size, output_size=len(rows))
-        return rows, ranks, first, first + (size - 1).repeat_interleave(size, output_size=len(rows))
+        follows, leads = (torch.nn.functional.pad(same, ends).flatten() for ends in ((1, 0), (0, 1)))
+        at = (follows | leads).nonzero()[:, 0]
+        start = (follows.index_select(0, at) == 0).nonzero()[:, 0]
+        size = torch.diff(start, append=start.new_tensor([len(at)]))
+        first = at.index_select(0, start)
+        rows, last = first // max(len(self), 1), first + size - 1
+        rows, first, last = (part.repeat_interleave(size, output_size=len(at)) for part in (rows, first, last))
+        return rows, at, first, last
 
     @cached_property
     def mid_ranks(self) -> Tensor:
@@ -91,7 +94,7 @@ class Ranking:
         rows, at, first, last = self.tied
         middle = (len(self) - 1) / 2
         ranks = (middle - torch.arange(len(self), device=first.device, dtype=torch.float64)).repeat(len(self.values), 1)
-        ranks[rows, at] = middle - (first + last).double() / 2
+        ranks.view(-1).scatter_(0, at, middle + rows * len(self) - (first + last).double() / 2)
         return torch.empty_like(ranks).scatter_(1, self.order, ranks)
 
     def inside(self, region: Tensor) -> Tensor:
@@ -124,8 +127,9 @@ class Ranking:
         found, (rows, at, first, last) = self.found(region), self.tied
 
         def put_right() -> tuple[Tensor, Tensor]:
-            above, down = found[:, :-1].clone(), found[:, 1:].clone()
-            above[rows, at], down[rows, at] = found[rows, first], found[rows, last + 1]
+            above, down = (part.clone(memory_format=torch.contiguous_format) for part in (found[:, :-1], found[:, 1:]))
+            for counts, edge in ((above, first), (down, last + 1)):
+                counts.view(-1).scatter_(0, at, found.view(-1).index_select(0, edge + rows))  # found has n + 1 columns
             return above, down
 
         return self._once(region, "around", put_right)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from xaibench.errors import XaibenchError
 from xaibench.metrics import graded, localisation
-from xaibench.metrics.ranking import tie_group
+from xaibench.metrics.ranking import check_finite, kept, tie_group
 from xaibench.types import Truth
 
 
@@ -39,7 +39,10 @@ def time_marginal(attribution: Tensor, valid: Tensor) -> Tensor:
     >>> time_marginal(torch.tensor([[[1.0, 2.0], [4.0, 8.0]]]), torch.tensor([[True, True], [True, False]])).tolist()
     [[5.0, 2.0]]
     """
-    return (attribution.double() * valid).sum(1)  # float64: sums of equal cells stay equal, so ties stay ties
+    rows = valid.any(1).nonzero()[:, 0]
+    band = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0)
+    cells = attribution[:, band] if bool(valid[band].all()) else attribution[:, band] * valid[band]
+    return cells.sum(1, dtype=torch.float64)  # sums of equal cells stay equal, so ties stay ties
 
 
 def region_share(truth: Truth) -> Tensor:
@@ -77,9 +80,14 @@ class Frames:
 def frames(attribution: Tensor, truth: Truth) -> Frames:
     """The frames of maps and truth. Shape: attribution `(B, F, T)`. Raises XaibenchError for what `check` refuses."""
     check(attribution, truth)
+    seen, region, share = kept(truth, "frames", lambda: of_truth(truth))
+    return Frames(time_marginal(attribution, truth.valid).index_select(1, seen), region, share)
+
+
+def of_truth(truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
+    """What no attribution changes: the frames with a valid cell, S and g_t. Shape: `(n,)` long, `(B, n)` twice."""
     seen = truth.valid.any(0).nonzero()[:, 0]
-    parts = time_marginal(attribution, truth.valid), temporal_region(truth), region_share(truth)
-    return Frames(*(part.index_select(1, seen) for part in parts))
+    return seen, temporal_region(truth).index_select(1, seen), region_share(truth).index_select(1, seen)
 
 
 def check(attribution: Tensor, truth: Truth) -> None:
@@ -97,9 +105,7 @@ def check(attribution: Tensor, truth: Truth) -> None:
         )
     if not bool(truth.valid.any()):
         raise XaibenchError("the truth has no valid cell: is its band outside the grid?")
-    if not bool(torch.isfinite(attribution).all()):
-        bad = int((~torch.isfinite(attribution)).sum())
-        raise XaibenchError(f"the attribution has {bad} NaN or infinite cells of {attribution.numel()}")
+    check_finite(attribution)
 
 
 def rank_accuracy(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:

@@ -33,9 +33,10 @@ def _ranking(evidence: Evidence) -> Ranking:
 
 
 def _localisation(name: str, evidence: Evidence, *, half: str | None = None, **options: float) -> Tensor:
-    region = evidence.truth.region
+    truth, region = evidence.truth, evidence.truth.region
     if half is not None:
-        region = import_module("xaibench.truth").half(evidence.truth, half)
+        halves, ranking = import_module("xaibench.truth"), import_module("xaibench.metrics.ranking")
+        region = ranking.kept(truth, half, lambda: halves.half(truth, half))
     return getattr(import_module("xaibench.metrics.localisation"), name)(_ranking(evidence), region, **options)
 
 
