@@ -25,7 +25,7 @@ PLUGIN_FILES = sorted(p for p in (ROOT / "plugins").rglob("*.py") if not {"build
 STOREYS = {
     "errors": 0, "types": 1, "protocols": 2, "grid": 2, "audio": 2,
     "project": 3, "truth": 3, "layers": 3, "scoring": 3, "weights": 3, "manifest": 3, "frontends": 3, "passes": 3,
-    "precision": 3, "view": 3,
+    "precision": 3, "backward": 3, "view": 3,
     "metrics": 4, "controls": 4, "extremal": 4,
     "harness": 6, "audit": 7, "det": 7, "evaluation": 7, "testing": 7, "leaderboard": 7, "figures": 7, "diagrams": 7,
     "listen": 7, "cli": 8,

@@ -131,12 +131,12 @@ def test_list_shows_packages_and_versions(command):
 
 
 def test_ctrl_c_promises_that_nothing_is_lost(command, toy, monkeypatch):
-    from xaibench.harness import run as module
+    from xaibench.harness import worker
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "run_chunk", stop)
+    monkeypatch.setattr(worker, "run_chunk", stop)
     code, _, err = command(*toy, "--xai", "energy")
     assert code == 130 and "the same command continues" in err
 

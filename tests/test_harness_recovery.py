@@ -20,9 +20,13 @@ from xaibench import maps, registry
 from xaibench.errors import ManifestError, RunError
 from xaibench.harness import missing, plan
 from xaibench.harness import run as harness
+from xaibench.harness.cell import run_chunk
+from xaibench.harness.plan import Chunk
 from xaibench.harness.run import run
+from xaibench.harness.workbench import Workbench
 from xaibench.leaderboard.table import read_rows
 from xaibench.metrics import catalog
+from xaibench.view import SpoofLogOdds
 
 KEYS = ["countermeasure", "route", "truth", "attributor", "utterance", "vocoder", "metric"]
 
@@ -68,6 +72,137 @@ def test_out_of_memory_in_a_batch_is_tried_again_one_by_one_with_its_memory_free
     toybench.GREED.clear()
     summary = run(toybench.spec(root, "toy-greedy"), tmp_path, batch_size=3)
     assert toybench.GREED and summary.statuses == {"ok": 12}, rows(tmp_path).note.unique()
+
+
+# ---- memory and a lost device ------------------------------------------------------------------------------------------
+
+CURVES = ("rank-accuracy", "drop-twin", "deletion-twin", "insertion-twin")
+ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"
+
+
+def forwards(monkeypatch, fault) -> list[int]:
+    """Call `fault(count, inputs)` before every forward pass of a view's model; returns the counter."""
+    real, count = SpoofLogOdds.forward, [0]
+
+    def forward(self, logits):
+        count[0] += 1
+        fault(count[0], len(logits))
+        return real(self, logits)
+
+    monkeypatch.setattr(SpoofLogOdds, "forward", forward)
+    return count
+
+
+def chunk_of(bench, attributor: str, most: int) -> Chunk:
+    """The first `most` pairs and all metrics of a run."""
+    pairs = plan.ordered_pairs(bench.corpus, "eval")[:most]
+    facts = bench.facts("toy", "native", attributor)
+    prints = tuple(plan.fingerprint(bench.spec, p, facts) for p in pairs)
+    return Chunk("toy", "native", attributor, 0, tuple(pairs), bench.spec.metrics, prints)
+
+
+def values_of(outcome) -> list[tuple]:
+    return sorted((r.utterance, r.vocoder, r.metric, r.status, r.value) for r in outcome.rows)
+
+
+def alike(one, other) -> bool:
+    """The same rows, their values within 1e-5."""
+    pairs = list(zip(values_of(one), values_of(other), strict=True))
+    return all(a[:-1] == b[:-1] for a, b in pairs) and [a[-1] for a, _ in pairs] == pytest.approx(
+        [b[-1] for _, b in pairs], rel=1e-5, abs=1e-6
+    )
+
+
+def test_out_of_memory_at_any_forward_pass_changes_no_row(root, monkeypatch):
+    toybench.install(monkeypatch, "toy-gradient")
+    spec = toybench.spec(root, "toy-gradient", metrics=CURVES)
+
+    def outcome(fault):
+        bench = Workbench(spec, batch_size=3)
+        with monkeypatch.context() as patch:
+            count = forwards(patch, fault)
+            return run_chunk(bench, chunk_of(bench, "toy-gradient", 3), "run"), count[0]
+
+    whole, passes = outcome(lambda count, inputs: None)
+    assert {r.status for r in whole.rows} == {"ok"} and len(whole.rows) == 12 and passes > 10
+    halved = set()
+    for nth in range(1, passes + 1, 2):
+
+        def fault(count, inputs, nth=nth):
+            if count == nth:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        found, more = outcome(fault)
+        assert alike(found, whole) and more > nth and not found.error, f"forward pass {nth}"
+        halved |= {(key, size["inputs"]) for key, size in found.sizes.items()}
+    assert halved == {("toy/native", 3), ("toy/native", 1), ("toy/native/toy-gradient", 1)}, "in a method and in metrics"
+
+
+@pytest.mark.parametrize(("room", "tried"), [(2, {4, 2}), (1, {4, 2, 1})])
+def test_a_card_with_little_room_scores_everything(root, tmp_path, monkeypatch, room, tried):
+    toybench.install(monkeypatch, "toy-gradient")
+    spec = toybench.spec(root, "toy-gradient", "energy", metrics=CURVES)
+    run(spec, tmp_path / "whole", batch_size=4)
+    seen = set()
+
+    def fault(count, inputs):
+        seen.add(inputs)
+        if inputs > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    forwards(monkeypatch, fault)
+    summary = run(spec, tmp_path / "run", batch_size=4)
+    assert summary.statuses == {"ok": 48} and tried <= seen
+    assert_frame_equal(scores(tmp_path / "run"), scores(tmp_path / "whole"), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["toy-hungry", "drop-twin"])
+def test_an_utterance_that_never_fits_costs_its_own_rows(root, tmp_path, monkeypatch, where):
+    toybench.install(monkeypatch, "toy-hungry")
+    metric = catalog.METRICS["drop-twin"]
+
+    def hungry(evidence):
+        if any(name.startswith("d-") for name in evidence.probe.view.ids):
+            raise MemoryError("std::bad_alloc")
+        return metric.function(evidence)
+
+    if where == "drop-twin":
+        monkeypatch.setitem(catalog.METRICS, where, replace(metric, function=hungry))
+    run(toybench.spec(root, "toy-hungry" if where == "toy-hungry" else "centre", "energy"), tmp_path, batch_size=3)
+    table = rows(tmp_path)
+    hit = ((table.attributor == where) | (table.metric == where)) & (table.utterance == "d-1")
+    assert len(table) == 24 and hit.sum() == 4 and set(table[hit].status) == {"failed"}
+    assert table[hit].note.str.contains("allocate memory" if where == "toy-hungry" else "bad_alloc").all()
+    assert set(table[~hit].status) == {"ok"}
+
+
+@pytest.mark.parametrize("attributor", ["toy-gradient", "energy"])  # in the method, and in its metrics
+def test_a_lost_device_stops_the_run_keeps_what_is_done_and_is_not_tried_again(root, tmp_path, monkeypatch, attributor):
+    toybench.install(monkeypatch, "toy-gradient")
+    spec = toybench.spec(root, attributor, metrics=CURVES)
+    with monkeypatch.context() as patch:
+        count = forwards(patch, lambda count, inputs: None)
+        run(spec, tmp_path / "whole", batch_size=2)
+    passes, lost = count[0], []
+
+    def fault(count, inputs):
+        if count > passes * 2 // 3:
+            lost.append(count)
+            raise torch.AcceleratorError(ILLEGAL)
+
+    with monkeypatch.context() as patch:
+        forwards(patch, fault)
+        with pytest.raises(RunError, match=rf"{attributor} on toy: .* was lost .* illegal memory access .* same command"):
+            run(spec, tmp_path / "run", batch_size=2)
+    assert len(lost) == 1
+    kept = len(rows(tmp_path / "run"))
+    assert 0 < kept < 24 and set(rows(tmp_path / "run").status) == {"ok"}
+    again = run(spec, tmp_path / "run", batch_size=2)
+    assert (again.kept, again.computed) == (kept, 24 - kept)
+    assert_frame_equal(scores(tmp_path / "run"), scores(tmp_path / "whole"), rtol=1e-5)
+
+
+# ---- whose fault it is -------------------------------------------------------------------------------------------------
 
 
 def test_undefined_is_the_utterance_s_own_not_its_batch_s(root, tmp_path, monkeypatch):

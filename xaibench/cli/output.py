@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xaibench.harness.run import Progress, Summary
 
+WIDTH = 112  # columns of a table in a file or a pipe: that of `leaderboard.render`, which `list` need not import
+
 
 def console() -> Any:
     """Where tables go: in a file or a pipe they keep their full width."""
     from rich.console import Console
-
-    from xaibench.leaderboard.render import WIDTH
 
     console = Console()
     if not console.is_terminal:
@@ -66,11 +66,11 @@ def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "
     """Print the board of some run folders, and return it."""
     from xaibench.leaderboard import render, table
 
-    rows = table.read_rows(runs)
+    rows = table.read_rows(runs, encoded=True)
     gone = table.unknown_metrics(rows)
     if gone:
         note(f"rows of metrics that this version does not have are left out: {', '.join(gone)}; run again to have them made")
     board = table.board(rows, metrics=metrics, cluster=cluster)
     screen = console()
-    screen.print(render.terminal(board, narrow=screen.width < render.WIDTH))
+    screen.print(render.terminal(board, narrow=screen.width < WIDTH))
     return board

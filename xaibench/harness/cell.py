@@ -21,6 +21,7 @@ from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.sizes import is_out_of_memory, is_poisoned, lost_device, release, with_room
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.evidence import Evidence
+from xaibench.precision import computed_in
 from xaibench.project import density, project
 from xaibench.protocols import Metric
 from xaibench.types import Attribution, Pair, Row, Truth
@@ -65,7 +66,7 @@ def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Expla
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with guarded(attributor.name):
+        with guarded(attributor.name), computed_in("fp32", view.device.type):
             attribution = attributor(view)
     if view.device.type == "cuda":
         torch.cuda.synchronize(view.device)
@@ -230,9 +231,10 @@ def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
 def _checked(values: Tensor, count: int, metric: Metric) -> list[float]:
     if tuple(values.shape) != (count,):
         raise XaibenchError(f"metric {metric.name} returned shape {tuple(values.shape)}, expected ({count},)")
+    values = values.detach().double().cpu()  # to the host once, however much is asked there
     if values.isinf().any():
         raise XaibenchError(f"metric {metric.name} returned infinity")
-    return values.detach().double().cpu().tolist()
+    return values.tolist()
 
 
 def _why_undefined(made: Explained, truth: Truth, index: int) -> str:

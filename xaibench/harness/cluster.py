@@ -23,6 +23,8 @@ from xaibench.harness.worker import introduce
 
 #: Seconds to wait for a scheduler and its first worker, at the start and after a loss.
 PATIENCE = 120.0
+#: Seconds in which a scheduler answers who it is.
+PING = 20.0
 #: Workers of one host that are refused before the run gives up: a cluster that restarts them would bring them back forever.
 REFUSALS = 8
 
@@ -40,9 +42,10 @@ class DaskEngine(Engine):
     def __init__(self, scheduler: str | None = None, *, workers: int | None = None, patience: float = PATIENCE) -> None:
         try:
             import distributed
+            from distributed.comm import CommClosedError
         except ImportError as error:
             raise RunError("--engine dask needs Dask: pip install 'xaibench[cluster]'") from error
-        self._distributed = distributed
+        self._distributed, self._closed = distributed, CommClosedError
         self.scheduler, self.patience, self.remote = scheduler, patience, True
         self.notes: list[str] = []
         self._refused: dict[str, int] = {}
@@ -90,6 +93,7 @@ class DaskEngine(Engine):
                 f"{address}: the scheduler has no workers after {self.patience:.0f} s; start some with `dask worker "
                 f"{address} --nthreads 1`"
             ) from error
+        self._scheduler = self._client.sync(self._identity)
         self.executor = self._client.get_executor(pure=False, retries=0)
 
     def submit(self, work: Callable[[Task], Any], task: Task) -> Future:
@@ -104,9 +108,25 @@ class DaskEngine(Engine):
                 raise RunError(f"worker {address} cannot take part: {type(answer).__name__}: {answer}") from answer
         return list(found.values())
 
+    def alive(self) -> bool:
+        """Whether the scheduler that has our tasks still answers: another one at its address knows nothing of them."""
+        if self._client.status != "running":
+            return False
+        try:
+            return self._client.sync(self._identity, callback_timeout=PING) == self._scheduler
+        except (OSError, TimeoutError):
+            return False
+
+    async def _identity(self) -> str:
+        return (await self._client.scheduler.identity())["id"]
+
     def worker_died(self, error: BaseException) -> bool:
         """Dask gives up on a task after it lost its worker four times (`distributed.scheduler.allowed-failures`)."""
         return isinstance(error, self._distributed.KilledWorker)
+
+    def lost(self, error: BaseException) -> bool:
+        """Also a connection that closed while an answer was on its way."""
+        return super().lost(error) or isinstance(error, self._closed)
 
     def refuse(self, worker: str, why: str) -> None:
         """Retire the worker; its tasks go to others. Raises RunError when no other is left."""

@@ -63,6 +63,14 @@ class Engine:
         """Whether an error means that the task's worker died with it, more often than bad luck explains."""
         return False
 
+    def alive(self) -> bool:
+        """Whether answers can still come: asked when none has come for `PATIENCE` seconds."""
+        return True
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether an error means that nobody will ever get the answer."""
+        return isinstance(error, LOST)
+
     def refuse(self, worker: str, why: str) -> None:
         """Give this worker no more tasks. Raises RunError where an engine cannot choose its workers, or has no other."""
         raise RunError(f"worker {worker} is refused: {why}")
@@ -72,6 +80,8 @@ class Engine:
         raise RunError("the workers are gone; finished rows are kept, the same command continues")
 
 
+#: Seconds without an answer after which an engine is asked whether it is alive.
+PATIENCE = 5.0
 #: Errors of a future whose answer nobody will ever get.
 LOST = (CancelledError, BrokenProcessPool)
 
@@ -90,10 +100,10 @@ def completed(
             pending[engine.submit(work, task)] = task
         if not pending:
             return
-        done, _ = wait(pending, return_when=FIRST_COMPLETED)
+        done, _ = wait(pending, timeout=PATIENCE, return_when=FIRST_COMPLETED)
         finished = [(pending.pop(future), future) for future in done]
-        lost = [task for task, future in finished if isinstance(_error(future), LOST)]
-        if lost:
+        lost = [task for task, future in finished if engine.lost(_error(future))]
+        if lost or (not done and not engine.alive()):
             for future, task in pending.items():
                 future.cancel()
                 lost.append(task)
@@ -113,7 +123,7 @@ def completed(
                     yield task, error
                 else:
                     queue.back(task, alone=True)
-            elif not isinstance(error, LOST):
+            elif not engine.lost(error):
                 raise error
 
 

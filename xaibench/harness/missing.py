@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xaibench import maps, registry
 from xaibench.harness.plan import Chunk, batches, cell_fingerprint, fingerprint
-from xaibench.harness.results import Store, plain
+from xaibench.harness.results import Store, keys, plain
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import Workbench
 from xaibench.metrics import catalog
@@ -49,16 +50,18 @@ def retire_stale(
             prints[cm, attributor, pair] = fingerprint(spec, known[pair], facts[cm, attributor])
         return row.fingerprint == cell_fingerprint(prints[cm, attributor, pair], row.metric)
 
-    stale = {row.file for row in have.itertuples() if not holds(row)}
+    alike, ones = _alike(have)
+    wrong = np.array([not holds(row) for row in have.iloc[ones].itertuples()], dtype=bool)
+    stale = sorted(have.file[wrong[alike]].unique())
     if not stale:
         return have
     gone = have.file.isin(stale)
-    kept_maps = set()
-    for row in have[gone].itertuples():
-        pair = f"{row.utterance}/{row.vocoder}"
-        kept_maps.add(maps.map_path(store.path, row.countermeasure, row.route, row.attributor, pair))
-        kept_maps.update(maps.truth_paths(store.path, row.truth, pair))
-    store.retire([*sorted(str(p) for p in kept_maps if p.exists()), *sorted(stale)])
+    pair, kept_maps = ["utterance", "vocoder"], set()
+    for cm, route, attributor, *of in _distinct(have[gone], ["countermeasure", "route", "attributor", *pair]):
+        kept_maps.add(maps.map_path(store.path, cm, route, attributor, "/".join(of)))
+    for truth, *of in _distinct(have[gone], ["truth", *pair]):
+        kept_maps.update(maps.truth_paths(store.path, truth, "/".join(of)))
+    store.retire([*sorted(str(p) for p in kept_maps if p.exists()), *stale])
     problems.append(
         f"{len(stale)} row files were made by other code, weights, options or library versions; they are in "
         f"{store.path / 'stale'}, and the cells of this run are computed again"
@@ -71,21 +74,23 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
 
     Where maps are to be kept and a finished cell has none, a chunk without metrics makes them.
     """
-    columns = ["countermeasure", "route", "attributor", "truth", "utterance", "vocoder", "metric"]
-    done = dict(zip(have[columns].itertuples(index=False, name=None), have.status, strict=True))
     facts = {
         (cm, a): bench.facts(cm, bench.route(cm), a) for cm in spec.countermeasures for a in spec.attributors
     }  # fmt: skip
     for cm in spec.countermeasures:
         route = bench.route(cm)
         frames = spec.grid.shape(bench.countermeasure(cm).module.n_samples)[1]
+        done = _done(spec, chosen, have, cm, route)
+        stop = 0
         for number, batch in enumerate(batches(chosen, bench.batch_size)):
-            for attributor in spec.attributors:
+            start, stop = stop, stop + len(batch)
+            for attributor, states in zip(spec.attributors, done[:, start:stop], strict=True):
+                if states.all() and not spec.keep_maps:
+                    continue
                 gaps: dict[tuple[str, ...], list[Pair]] = {}
-                for pair in batch:
-                    cell = (cm, route, attributor, spec.truth.name, pair.spoof.source, pair.spoof.vocoder)
-                    metrics = tuple(m for m in spec.metrics if (*cell, m) not in done)
-                    explained = any(done.get((*cell, m)) == "ok" for m in spec.metrics)
+                for pair, state in zip(batch, states, strict=True):
+                    metrics = tuple(m for m, s in zip(spec.metrics, state.tolist(), strict=True) if not s)
+                    explained = (state == _OK).any()
                     unkept = (
                         spec.keep_maps and explained and not _has_maps(folder, spec, cm, route, frames, attributor, pair)
                     )
@@ -96,6 +101,53 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
                         countermeasure=cm, route=route, attributor=attributor, batch=number, pairs=tuple(group),
                         metrics=metrics, fingerprints=tuple(fingerprint(spec, p, facts[cm, attributor]) for p in group),
                     )  # fmt: skip
+
+
+def _alike(have: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that hold or do not hold together: the number of each row's group `(n,)`, and one row of every group.
+
+    The metrics of the catalogue share the fingerprint of their pair, so forty rows of a pair are one question.
+    """
+    names = have.metric.cat.categories
+    ours = np.flatnonzero(names.isin(catalog.METRICS.keys()))
+    kinds = np.append(np.arange(len(names)), -1)  # the last is that of a missing name
+    kinds[ours] = ours[:1]
+    metric = pd.Categorical.from_codes(kinds[have.metric.cat.codes], dtype=have.metric.dtype)
+    cell = ["countermeasure", "route", "attributor", "truth", "utterance", "vocoder", "fingerprint", "metric"]
+    group, _ = pd.factorize(keys(have.assign(metric=metric), cell))
+    return group, np.flatnonzero(~pd.Series(group).duplicated().to_numpy())
+
+
+def _distinct(rows: pd.DataFrame, columns: list[str]) -> Iterator[tuple[str, ...]]:
+    """The different texts of some columns together, in order of appearance."""
+    kept = ~pd.Series(keys(rows, columns)).duplicated().to_numpy()
+    return rows.loc[kept, columns].itertuples(index=False, name=None)
+
+
+_OK = 2  # in what `_done` returns
+
+
+def _done(spec: RunSpec, chosen: list[Pair], have: pd.DataFrame, cm: str, route: str) -> np.ndarray:
+    """Which cells of a countermeasure have a row: 0 none, 1 one, `_OK` one that is ok. `(attributors, pairs, metrics)` int8.
+
+    Of a cell with several rows the last counts.
+    """
+    done = np.zeros((len(spec.attributors), len(chosen), len(spec.metrics)), dtype=np.int8)
+    here = (have.countermeasure == cm) & (have.route == route) & (have.truth == spec.truth.name)
+    rows = have[here.to_numpy()]
+    pair, _ = pd.factorize(keys(rows, ["utterance", "vocoder"]))
+    place = {(p.spoof.source, p.spoof.vocoder): i for i, p in enumerate(chosen)}
+    pairs = np.array([place.get(names, -1) for names in _distinct(rows, ["utterance", "vocoder"])], dtype=np.intp)
+    at = (_places(rows.attributor, spec.attributors), pairs[pair], _places(rows.metric, spec.metrics))
+    wanted = np.logical_and.reduce([axis >= 0 for axis in at])
+    done[tuple(axis[wanted] for axis in at)] = np.where(rows.status == "ok", _OK, 1)[wanted]
+    return done
+
+
+def _places(column: pd.Series, names: tuple[str, ...]) -> np.ndarray:
+    """Where every row's text stands among `names`, -1 for not. `(n,)`."""
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([*(place.get(name, -1) for name in column.cat.categories), -1])[column.cat.codes]  # last: missing
 
 
 def _has_maps(folder: Path, spec: RunSpec, cm: str, route: str, frames: int, attributor: str, pair: Pair) -> bool:

@@ -114,7 +114,7 @@ def source_hash(package: str) -> str:
         "cli", "figures.py", "stats.py", "maps.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py",
         "missing.py", "excerpts.py", "augment.py", "rawboost.py", "evaluation.py", "detection_table.py", "scorefile.py",
         "det.py", "datasets", "recipe.py", "audit", "comparisons.py", "agreement.py", "diagrams.py",
-        "tasks.py", "cluster.py", "worker.py",
+        "tasks.py", "cluster.py", "worker.py", "sizes.py", "prefetch.py",
     }  # fmt: skip
     digest = hashlib.sha256()
     root = Path(next(iter(spec.submodule_search_locations)))

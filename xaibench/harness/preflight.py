@@ -18,6 +18,7 @@ from xaibench import audio
 from xaibench.errors import Undefined, Unsupported
 from xaibench.harness.cell import Explained, explain
 from xaibench.harness.plan import interleave
+from xaibench.harness.sizes import is_out_of_memory, is_poisoned
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.again import opposite
 from xaibench.metrics.detection import equal_error_rate
@@ -101,7 +102,9 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
             change = _target_gap(bench, prepared, attributor, alone)
     except (Unsupported, Undefined) as reason:
         unchecked = str(reason)
-    except Exception as error:  # noqa: BLE001 - the cells will say `failed`, with the traceback
+    except Exception as error:  # the cells will say `failed`, with the traceback
+        if is_out_of_memory(error) or is_poisoned(error):
+            raise
         unchecked = f"{type(error).__name__}: {error}"
     changed = _state(prepared.view.model) != before
     problems = ["it changed the countermeasure's weights, mode, gradients or hooks"] if changed else []

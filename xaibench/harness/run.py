@@ -82,9 +82,9 @@ def run(
     started = time.perf_counter()
     engine = engine or Engine()
     workers = engine.introductions(str(device))
-    if workers and batch_size is None:
-        batch_size = default_batch_size(torch.device(workers[0]["device_type"]))
     bench = Workbench(spec, device=choose_device("auto") if workers else device, batch_size=batch_size)
+    if workers and batch_size is None:
+        bench.batch_size = default_batch_size(torch.device(workers[0]["device_type"]))
     every = ordered_pairs(bench.corpus, spec.split)
     chosen = every[: spec.pairs]
     problems: list[str] = []
@@ -108,37 +108,54 @@ def run(
             problems.append(f"{without_rows} maps are made again to be kept: their rows were finished without --keep-maps")
         verdicts = _known_verdicts(store, bench, chunks, broken)
         problems += [_void_sentence(what, void) for what, void in verdicts.items() if void and not broken.get(what[0])]
-        total = sum(_size(c) for c in chunks)
-        made = steps = 0
-        statuses: dict[str, int] = {}
+        ledger = _Ledger(store, bench, sum(_size(c) for c in chunks), problems, report)
         queue = Queue(chunks, verdicts, workers=engine.workers)
-        report(Progress("cells", 0, total))
-        for task, done in completed(engine, _work(engine, bench, store.path.name, str(device)), queue, ForeignWorker):
+        work = _work(engine, bench, store.path.name, str(device), batch_size)
+        for task, done in completed(engine, work, queue, ForeignWorker):
             if isinstance(done, BaseException):
                 done = Done(tuple(_died(chunk, bench, store.path.name, done) for chunk in task.chunks))
-            if done.verdict is not None:
-                what = combination(task.chunks[0])
-                store.write_json(_verdict_name(what), {**_verdict_facts(bench, what), **asdict(done.verdict)})
-                if done.verdict.void:
-                    problems.append(_void_sentence(what, done.verdict.void))
+            ledger.enter(task, done)
             if task.judge:
                 queue.judged(combination(task.chunks[0]), done.verdict.void if done.verdict else "")
-            for chunk, outcome in zip(task.chunks, done.outcomes, strict=True):
-                _keep(store, spec, chunk, outcome)
-                made += len(outcome.rows)
-                steps += _size(chunk)
-                for row in outcome.rows:
-                    statuses[row.status] = statuses.get(row.status, 0) + 1
-                report(Progress("cells", steps, total, f"{chunk.countermeasure} {chunk.attributor}"))
         problems += engine.notes
-    return Summary(store.path, made, kept, time.perf_counter() - started, statuses, tuple(dict.fromkeys(problems)))
+        if ledger.sizes:
+            store.write_json("run.json", {**stamp, "sizes": {**stamp["sizes"], **ledger.sizes}})
+    seconds = time.perf_counter() - started
+    return Summary(store.path, ledger.made, kept, seconds, ledger.statuses, tuple(dict.fromkeys(problems)))
 
 
-def _work(engine: Engine, bench: Workbench, run: str, device: str) -> Callable[[Task], Done]:
+class _Ledger:
+    """Writes what comes back, and counts it. Verdict, maps, rows: in this order, as rows say that the rest is there."""
+
+    def __init__(self, store: Store, bench: Workbench, total: int, problems: list[str], report: Report) -> None:
+        self.store, self.bench, self.total, self.problems, self.report = store, bench, total, problems, report
+        self.made = self.steps = 0
+        self.statuses: dict[str, int] = {}
+        self.sizes: dict[str, Any] = {}
+        report(Progress("cells", 0, total))
+
+    def enter(self, task: Task, done: Done) -> None:
+        """All of a task."""
+        if done.verdict is not None:
+            what = combination(task.chunks[0])
+            self.store.write_json(_verdict_name(what), {**_verdict_facts(self.bench, what), **asdict(done.verdict)})
+            if done.verdict.void:
+                self.problems.append(_void_sentence(what, done.verdict.void))
+        for chunk, outcome in zip(task.chunks, done.outcomes, strict=True):
+            _keep(self.store, self.bench.spec, chunk, outcome)
+            self.sizes |= outcome.sizes
+            self.made += len(outcome.rows)
+            self.steps += _size(chunk)
+            for row in outcome.rows:
+                self.statuses[row.status] = self.statuses.get(row.status, 0) + 1
+            self.report(Progress("cells", self.steps, self.total, f"{chunk.countermeasure} {chunk.attributor}"))
+
+
+def _work(engine: Engine, bench: Workbench, run: str, device: str, inputs: int | None) -> Callable[[Task], Done]:
     """What the engine calls with each task."""
     if not engine.remote:
         return partial(compute, bench, run)
-    return partial(compute_remotely, Job(bench.spec, run, device, bench.batch_size, facts(bench)))
+    return partial(compute_remotely, Job(bench.spec, run, device, bench.batch_size, inputs, facts(bench)))
 
 
 def _size(chunk: Chunk) -> int:
@@ -220,6 +237,7 @@ def _stamp(
             "vocoders": sorted({p.spoof.vocoder for p in chosen}),
         },
         "origins": origins,
+        "sizes": before.get("sizes", {}),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xaibench.harness.plan import Chunk
 
@@ -26,11 +26,13 @@ class Task:
     """Chunks of one batch, in order. `void` says for each why nothing is to be computed, "" where all is well.
 
     judge: the first chunk's method is not judged yet; the task holds that chunk alone, and `void` nothing of meaning.
+    soon:  a chunk of another batch that is likely to be next, so that its recordings can be read meanwhile.
     """
 
     chunks: tuple[Chunk, ...]
     void: tuple[str, ...]
     judge: bool = False
+    soon: Chunk | None = None
 
 
 def combination(chunk: Chunk) -> Combination:
@@ -70,7 +72,12 @@ class Queue:
                 self._judging.add(what)
                 task = Task((chunk,), ("",), judge=True)
         self._waiting.extendleft(reversed(held))
-        return task
+        return task and replace(task, soon=self._soon(task.chunks[-1]))
+
+    def _soon(self, last: Chunk) -> Chunk | None:
+        """The next chunk, if it opens another batch: with several workers it may go to somebody else."""
+        chunk = self._waiting[0] if self._waiting else None
+        return chunk if chunk is not None and chunk.pairs != last.pairs else None
 
     def _together(self, first: Chunk) -> Task:
         most = 1 if self.workers == 1 else max(1, (len(self._waiting) + 1) // (2 * self.workers))

@@ -18,16 +18,19 @@ import torch
 from torch import Tensor
 
 from xaibench import audio, registry
+from xaibench.backward import quicken
 from xaibench.errors import AudioError, CheckpointError, PluginError, RunError
-from xaibench.harness.device import default_batch_size, to_device
+from xaibench.harness.device import default_batch_size, staged, to_device
 from xaibench.harness.environment import versions
 from xaibench.harness.guard import private_tensors
 from xaibench.harness.plan import interleave, reference_pairs, source_hash
+from xaibench.harness.prefetch import Prefetch
 from xaibench.harness.sizes import Size, fastest_batch, is_poisoned
 from xaibench.harness.spec import RunSpec
 from xaibench.metrics import catalog
 from xaibench.metrics.evidence import Probe
 from xaibench.passes import READ_INPUTS, Passes
+from xaibench.precision import computed_in
 from xaibench.project import average
 from xaibench.protocols import Attributor, Corpus, Countermeasure, Metric
 from xaibench.segments import segment_truth, utterance_segments
@@ -88,6 +91,7 @@ class Workbench:
         if batch_size is None:
             self._sizes = {tuple(k.split("/")): Size(int(v["inputs"]), str(v["why"])) for k, v in (sizes or {}).items()}
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._ahead = Prefetch(self._read)
 
     def once(self, key: Hashable, make: Callable[[], Thing], *, most: int | None = None) -> Thing:
         """What `make` gives, kept under a key; of the keys `(kind, ...)` of one kind the last `most` are kept."""
@@ -116,7 +120,7 @@ class Workbench:
                 f"{name} works at {module.sample_rate} Hz, {self.corpus.name} is sampled at {self.corpus.sample_rate} Hz "
                 f"and the grid at {self.spec.grid.sample_rate} Hz; they must agree: resample the data and index it again"
             )
-        module = module.to(self.device, memory_format=torch.channels_last).eval()
+        module = quicken(module.to(self.device, memory_format=torch.channels_last)).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         options = {**card.get("options", {}), **self.spec.cm_options.get(name, {})}
@@ -206,9 +210,22 @@ class Workbench:
 
         Raises AudioError.
         """
+        real, fake = (
+            half if half is None else to_device(half, self.device) for half in self._ahead((tuple(chosen), n_samples))
+        )
+        return real, fake
+
+    def read_ahead(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> None:
+        """Begin to read a batch that is needed soon, on another thread, unless it is there."""
+        if ("batch", countermeasure, route, tuple(p.id for p in chosen)) not in self._kept:
+            self._ahead.soon((tuple(chosen), self.countermeasure(countermeasure).module.n_samples))
+
+    def _read(self, key: tuple[tuple[Pair, ...], int]) -> tuple[Tensor | None, Tensor]:
+        """The halves on the host, ready to be copied to the device. Called by another thread too: it keeps nothing."""
+        chosen, n_samples = key
         if any(pair.bonafide is None for pair in chosen):
             alone = [audio.read_aligned(pair.spoof, sample_rate=self.corpus.sample_rate) for pair in chosen]
-            return None, to_device(np.stack([audio.fit(x, n_samples) for x in alone]), self.device)
+            return None, staged(np.stack([audio.fit(x, n_samples) for x in alone]), self.device)
         halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for pair in chosen:
             real = audio.read_aligned(pair.bonafide, sample_rate=self.corpus.sample_rate)
@@ -223,7 +240,7 @@ class Workbench:
                 )
             halves[0].append(audio.fit(real, n_samples))
             halves[1].append(audio.fit(fake, n_samples))
-        real, fake = (to_device(np.stack(half), self.device) for half in halves)
+        real, fake = (staged(np.stack(half), self.device) for half in halves)
         return real, fake
 
     def readable(self, pair: Pair, n_samples: int) -> bool:
@@ -289,6 +306,10 @@ class Workbench:
         return self.once(key, lambda: self._prepare(countermeasure, route, chosen), most=2)
 
     def _prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
+        with computed_in("fp32", self.device.type):
+            return self._looked_at(countermeasure, route, chosen)
+
+    def _looked_at(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
         spec, cm = self.spec, self.countermeasure(countermeasure).module
         real, fake = self.waveforms(chosen, cm.n_samples)
         _, prior = self.once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
@@ -336,13 +357,13 @@ class Workbench:
         return replace(view, batch_size=self._at_once(countermeasure, view))
 
     def view_for(self, prepared: Prepared, attributor: Attributor) -> View:
-        """The view one method gets: its own seed and tensors, and the truth only if it says that it needs it."""
+        """The view one method gets: its own seed and tensors, scores in fp32, and the truth only if it says it needs it."""
         view = prepared.view
         hidden = {} if "truth" in attributor.needs else {"truth": None}
         own = self._sizes.get((prepared.countermeasure, view.route, attributor.name))
         size = min(view.batch_size, own.inputs) if own else view.batch_size
         seed = derive_seed(self.spec.seed, attributor.name)
-        return private_tensors(replace(view, seed=seed, batch_size=size, **hidden))
+        return private_tensors(replace(view, seed=seed, batch_size=size, precision="fp32", **hidden))
 
 
 def _ranks(covered: Tensor, values: Tensor) -> Tensor:

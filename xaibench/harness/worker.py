@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from xaibench import registry
@@ -22,6 +23,7 @@ from xaibench.harness.device import choose_device, tune_allocator
 from xaibench.harness.environment import environment, versions
 from xaibench.harness.plan import Chunk, batches, ordered_pairs, source_hash
 from xaibench.harness.preflight import Verdict, check
+from xaibench.harness.sizes import is_poisoned, lost_device, with_room
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.tasks import Task
 from xaibench.harness.workbench import Prepared, Workbench
@@ -50,7 +52,8 @@ class Job:
     spec: RunSpec
     run: str
     device: str
-    batch_size: int
+    batch_size: int  # utterances a chunk
+    inputs: int | None  # inputs at a time as asked for; None: each worker measures
     expects: Mapping[str, str]
 
 
@@ -79,6 +82,8 @@ def compute(bench: Workbench, run: str, task: Task) -> Done:
     verdict: Verdict | None = None
     explained: Explained | None = None
     void = task.void
+    if task.soon is not None:
+        bench.read_ahead(task.soon.countermeasure, task.soon.route, task.soon.pairs)
     if task.judge:
         verdict, explained = judge(bench, task.chunks[0])
         void = (verdict.void,)
@@ -91,7 +96,6 @@ def compute(bench: Workbench, run: str, task: Task) -> Done:
 def first_batch(bench: Workbench) -> tuple[Pair, ...]:
     """The utterances on which methods are judged: a batch, because a method that mixes utterances shows in no single one."""
 
-
     def chosen() -> tuple[Pair, ...]:
         return batches(ordered_pairs(bench.corpus, bench.spec.split)[: bench.spec.pairs], bench.batch_size)[0]
 
@@ -100,15 +104,22 @@ def first_batch(bench: Workbench) -> tuple[Pair, ...]:
 
 def judge(bench: Workbench, chunk: Chunk) -> tuple[Verdict, Explained | None]:
     """The verdict on the chunk's method; and its maps of exactly this chunk, if they were made on the way."""
+
+    def attempt() -> tuple[Verdict, Explained | None, tuple[Pair, ...]]:
+        prepared, pairs = _readable(bench, chunk, first_batch(bench))
+        return (*check(bench, prepared, chunk.attributor), pairs)
+
     explained = None
+    smaller = partial(bench.halve, chunk.countermeasure, chunk.route, chunk.attributor)
     try:
-        prepared, judged = _readable(bench, chunk, first_batch(bench))
-    except Exception as error:  # noqa: BLE001 - the cells will say `failed`, with the traceback
+        verdict, explained, judged = with_room(attempt, smaller, bench.device)
+    except Exception as error:  # the cells will say `failed`, with the traceback
+        if is_poisoned(error):
+            raise RunError(lost_device(error, bench.device, f"{chunk.attributor} on {chunk.countermeasure}")) from error
+        bench.forget(chunk.countermeasure)
         verdict = Verdict(unchecked=f"{type(error).__name__}: {error}")
     else:
-        verdict, explained = check(bench, prepared, chunk.attributor)
-        if chunk.pairs != judged:
-            explained = None
+        explained = explained if chunk.pairs == judged else None
     if verdict.changed:
         bench.forget(chunk.countermeasure)
     return verdict, explained
@@ -139,7 +150,8 @@ def compute_remotely(job: Job, task: Task) -> Done:
     with _alone:
         bench = _opened(job)
         known = bench.once(("by id",), lambda: {p.id: p for p in pairs(bench.corpus, split=job.spec.split)})
-        done = compute(bench, job.run, replace(task, chunks=tuple(_own(c, known) for c in task.chunks)))
+        soon = task.soon and _own(task.soon, known)
+        done = compute(bench, job.run, replace(task, chunks=tuple(_own(c, known) for c in task.chunks), soon=soon))
     return replace(done, outcomes=tuple(_portable(o) for o in done.outcomes))
 
 
@@ -160,7 +172,8 @@ def _opened(job: Job) -> Workbench:
         _bench = None  # what another job holds is let go before this one's is loaded
         tune_allocator()
         try:
-            bench = Workbench(job.spec, device=choose_device(job.device), batch_size=job.batch_size)
+            bench = Workbench(job.spec, device=choose_device(job.device), batch_size=job.inputs)
+            bench.batch_size = job.batch_size
             mine = facts(bench)
         except (XaibenchError, OSError) as error:
             raise ForeignWorker(here(), str(error)) from error
