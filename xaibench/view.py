@@ -227,10 +227,11 @@ def patches(shape: tuple[int, int], height: int, width: int) -> Tensor:
 
 
 def native_view(
-    cm: Countermeasure, spoof: Tensor, bonafide: Tensor | None, references: Tensor, ids: Sequence[str], **facts: object
-) -> View:
+    cm: Countermeasure, spoof: Tensor, bonafide: Tensor | None, references: Tensor, ids: Sequence[str], *,
+    seen: Tensor | None = None, **facts: object,
+) -> View:  # fmt: skip
     """Explain at the tap. Waveforms `(B, n_samples)`, `(B, n_samples)` or None for speech without twins, `(R, n_samples)`;
-    `facts` go to `View`.
+    `seen` are the references of an earlier view, not to be made again; `facts` go to `View`.
     """
     model = nn.Sequential(OrderedDict(backend=cm.backend, contrast=SpoofLogOdds(cm.classes).to(spoof)))
     model = model.to(spoof.device).eval()
@@ -238,7 +239,8 @@ def native_view(
     with torch.no_grad():  # contiguous: an STFT has time before frequency in memory, and every mask would be read across
         inputs = frontend(spoof).contiguous()
         twin = {} if bonafide is None else {"twin": frontend(bonafide).contiguous()}
-        refs = frontend(references) if len(references) else inputs[:0]  # many operations refuse an empty batch
+        if seen is None:
+            seen = frontend(references) if len(references) else inputs[:0]  # many operations refuse an empty batch
         silence = frontend(torch.zeros_like(spoof[:1])).contiguous()
     if inputs.ndim != 4:
         raise XaibenchError(f"the tap must be (B, C, F, T), got {tuple(inputs.shape)}; use --route grid")
@@ -251,7 +253,7 @@ def native_view(
         "intrinsic": dict(getattr(cm, "intrinsic", {})),
     }
     facts = {**own, **facts}
-    return _view(cm, "native", model, inputs, cm.axes, fills, refs, ids, modules=modules, facts=facts)
+    return _view(cm, "native", model, inputs, cm.axes, fills, seen, ids, modules=modules, facts=facts)
 
 
 def grid_view(
@@ -262,6 +264,7 @@ def grid_view(
     ids: Sequence[str],
     *,
     grid: Grid,
+    seen: Tensor | None = None,
     **facts: object,
 ) -> View:
     """Explain the complex STFT in front of the whole countermeasure. Arguments as `native_view`, and the grid."""
@@ -277,7 +280,9 @@ def grid_view(
         return torch.stack([spectrum.real, spectrum.imag], dim=1)
 
     inputs = parts(spoof)
-    refs = parts(references) if len(references) else inputs[:0]  # torch.stft refuses an empty batch
+    refs = seen
+    if refs is None:
+        refs = parts(references) if len(references) else inputs[:0]  # torch.stft refuses an empty batch
     fills = {"silence": torch.zeros_like(inputs[:1])} | ({} if bonafide is None else {"twin": parts(bonafide)})
     if len(refs):  # there is no mean of no references
         magnitude = inputs.square().sum(1, keepdim=True).sqrt()

@@ -44,7 +44,7 @@ REFERENCES = 20
 PRIOR_PAIRS = 60
 
 #: Kinds of what is kept that hold a countermeasure or what it heard, by its name: see `Workbench.forget`.
-PER_COUNTERMEASURE = ("cm", "batch", "again", "randomised")
+PER_COUNTERMEASURE = ("cm", "batch", "again", "randomised", "references")
 
 Thing = TypeVar("Thing")
 
@@ -349,11 +349,20 @@ class Workbench:
         real, fake = halves
         references, _ = self.once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
         energy = average(spec.grid.stft(fake).abs(), *self._axes(cm, route))
-        facts = {"truth": truth, "prior": prior, "energy": energy, "seed": spec.seed, "precision": spec.precision}
+        seen = self._kept.get(("references", countermeasure, route))  # a front end may be dear, and these never change
+        facts = {
+            "truth": truth,
+            "prior": prior,
+            "energy": energy,
+            "seed": spec.seed,
+            "precision": spec.precision,
+            "seen": seen,
+        }
         if route == "native":
             view = native_view(cm, fake, real, references, ids, **facts)
         else:
             view = grid_view(cm, fake, real, references, ids, grid=spec.grid, **facts)
+        self._kept["references", countermeasure, route] = view.references
         return replace(view, batch_size=self._at_once(countermeasure, view))
 
     def view_for(self, prepared: Prepared, attributor: Attributor) -> View:
