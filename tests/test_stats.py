@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, norm
+from scipy.stats import beta, kendalltau, norm
+from twins import board as twin
 
 from xaibench.errors import XaibenchError
-from xaibench.stats import cluster_bootstrap, paired_difference, rank_agreement, ratio_of_means
+from xaibench.stats import Batch, cluster_bootstrap, paired_difference, rank_agreement, ratio_of_means
 
 
 def coverage(n_clusters: int, *, skewed: bool, repeats: int = 400, each: int = 4) -> float:
@@ -127,6 +128,57 @@ def test_kendalls_tau_by_hand():
     assert np.isnan(rank_agreement([1, 1, 1], [1, 2, 3]).tau)
     with pytest.raises(XaibenchError, match="same items"):
         rank_agreement([1, 2, 3], [1, 2])
+
+
+@pytest.mark.parametrize("ties", [1, 3, 100])  # how many different numbers a unit has
+def test_kendalls_tau_and_its_p_value_are_those_of_scipy(ties):
+    rng = np.random.default_rng(ties)
+    for n in [*range(3, 12), 33, 34, 60]:
+        for noise in (0.0, 0.01, 1.0, 5.0):  # from orders that agree but for a pair to unrelated ones
+            first = np.round(rng.normal(size=n) * ties) / ties if ties < 100 else rng.normal(size=n)
+            second = -first + noise * (np.round(rng.normal(size=n) * ties) / ties if ties < 100 else rng.normal(size=n))
+            expected, found = kendalltau(first, second), rank_agreement(first, second)
+            assert found == (
+                pytest.approx(expected.statistic, nan_ok=True),
+                pytest.approx(expected.pvalue, nan_ok=True, rel=1e-9),
+                n,
+            )
+
+
+# --- many at once ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 5, 6, 12, 40])
+def test_intervals_asked_together_are_those_asked_alone(n_clusters):
+    rng = np.random.default_rng(n_clusters)
+    batch, expected = Batch(draws=500, seed=3), []
+    for kind in range(12):
+        owner = rng.integers(0, n_clusters, 3 * n_clusters)
+        owner = np.sort(
+            owner[owner != n_clusters - 2] if kind % 3 else owner
+        )  # the twin's order of appearance is the rising one
+        values = rng.normal(size=len(owner)) if kind % 2 else rng.integers(0, 3, len(owner)) / 3
+        second = rng.normal(1.0 if kind < 9 else 0.0, 0.3, size=len(owner)) * (-1) ** kind
+        asked = [batch.mean(values, owner, bounds=(0, 1)), batch.ratio(values, second, owner), batch.mean(values, owner)]
+        assert batch.mean(values, owner) == asked[2], "the same question is asked once"
+        labels, options = [f"u{i}" for i in owner], {"draws": 500, "seed": 3}
+        answers = (
+            twin.cluster_bootstrap(values, labels, bounds=(0, 1), **options),
+            twin.ratio_of_means(values, second, labels, **options),
+        )
+        expected += zip(asked, (*answers, twin.cluster_bootstrap(values, labels, **options)), strict=True)
+    found = batch.intervals()
+    for place, interval in expected:
+        np.testing.assert_allclose(found[place], interval, rtol=0, atol=1e-12)
+
+
+def test_a_ratio_to_nothing_is_unknown_in_a_batch_too():
+    batch, owner = Batch(), np.arange(8)
+    nothing, some = batch.ratio(np.arange(8.0), np.zeros(8), owner), batch.mean(np.arange(8.0), owner)
+    found = batch.intervals()
+    assert np.isnan(found[nothing]).all() and found[some].mean == 3.5
+    with pytest.raises(XaibenchError, match="1 of 8 values"):
+        batch.mean(np.array([*range(7), np.inf]), owner)
 
 
 # --- ratio of means ----------------------------------------------------------------------------------------------------

@@ -37,16 +37,21 @@ uncertain have no interval and are left out, as many as `kept` says):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from xaibench.errors import XaibenchError
 
 FEWEST_CLUSTERS = 6  # fewer give the cluster t interval; see the module's docstring
+_RESAMPLES = 4_000_000  # numbers of a block of resamples: 32 MB
+_SUMS = 500_000  # numbers of a block of their sums: 4 MB, near a core
 
 
 class Interval(NamedTuple):
@@ -79,20 +84,10 @@ def cluster_bootstrap(
     (3.0, True)
     """
     values = np.asarray(values, dtype=np.float64)
-    sums, counts = _cluster_sums(values, clusters)
-    _check(draws, level)
-    n_clusters, total = len(sums), counts.sum()
-    mean = float(sums.sum() / total)
-    if n_clusters == 1:
-        return Interval(mean, np.nan, np.nan)
-    residual = sums - mean * counts
-    spread = np.sqrt(n_clusters / (n_clusters - 1))
-    error = float(spread * np.sqrt((residual**2).sum()) / total)
-    if error <= 1e-12 * max(abs(mean), np.abs(values).max()):  # nothing but rounding
-        return Interval(mean, mean, mean)
-    low_t, high_t = _studentised(residual, counts, error, draws=draws, seed=seed, level=level)
-    low, high = mean - high_t * error, mean - low_t * error
-    return Interval(mean, float(np.clip(low, *_around(bounds, mean))), float(np.clip(high, *_around(bounds, mean))))
+    owner = _owners(values, clusters)
+    batch = Batch(draws=draws, seed=seed, level=level)
+    asked = batch.mean(values, owner, bounds=bounds)
+    return batch.intervals()[asked]
 
 
 def paired_difference(
@@ -142,28 +137,103 @@ def ratio_of_means(
     Interval(mean=0.5, low=0.5, high=0.5)
     """
     first, second, labels = _paired(first, second, clusters)
-    denominator = cluster_bootstrap(second, labels, draws=draws, seed=seed, level=level)
-    a, counts = _cluster_sums(first, labels)
-    b, _ = _cluster_sums(second, labels)
-    if abs(denominator.mean) <= 1e-15 * np.abs(second).max():  # also where every value is 0
-        return Interval(np.nan, np.nan, np.nan)
-    ratio = float(a.sum() / b.sum())
-    if not (denominator.low > 0 or denominator.high < 0):
-        return Interval(ratio, np.nan, np.nan)
-    if b.sum() < 0:
-        a, b = -a, -b
-    n_clusters, total = len(a), counts.sum()
-    residual = a - ratio * b
-    scale = n_clusters / (n_clusters - 1) / total**2
-    error = float(np.sqrt(scale * (residual**2).sum()))
-    if error <= 1e-12 * max(np.abs(first).max(), abs(ratio) * np.abs(second).max()):  # nothing but rounding
-        return Interval(ratio, ratio, ratio)
-    low_t, high_t = _studentised(residual, counts, error, draws=draws, seed=seed, level=level)
-    means = a.sum() / total, b.sum() / total
-    a, b = a - means[0] * counts, b - means[1] * counts
-    moments = scale * (a @ a), scale * (a @ b), scale * (b @ b)
-    low, high = _fieller(means, moments, high_t), _fieller(means, moments, low_t)
-    return Interval(ratio, low, high) if np.isfinite(low + high) else Interval(ratio, np.nan, np.nan)
+    owner = _owners(first, labels)
+    batch = Batch(draws=draws, seed=seed, level=level)
+    asked = batch.ratio(first, second, owner)
+    return batch.intervals()[asked]
+
+
+class Batch:
+    """Many intervals of one kind of resample, computed together: a board asks thousands.
+
+    Each is that of `cluster_bootstrap` or `ratio_of_means` to rounding. What they share is done once: the resamples of
+    so many clusters, and the sums over resamples, which are one matrix product for all.
+
+    >>> batch = Batch()
+    >>> one = batch.mean(np.array([1.0, 2.0, 4.0, 5.0]), np.array([0, 0, 1, 1]))
+    >>> batch.intervals()[one] == cluster_bootstrap([1.0, 2.0, 4.0, 5.0], ["a", "a", "b", "b"])
+    True
+    """
+
+    def __init__(self, *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> None:
+        _check(draws, level)
+        self.draws, self.seed, self.level = draws, seed, level
+        self._open: list[_Pivot] = []
+        self._close: list[Callable[[np.ndarray], Interval]] = []
+        self._known: dict[tuple[bytes, ...], int] = {}
+
+    def mean(self, values: np.ndarray, owner: np.ndarray, *, bounds: tuple[float, float] = (-np.inf, np.inf)) -> int:
+        """Ask for the mean of finite `values` `(n,)` over the clusters `owner` `(n,)`, from 0; its place in `intervals`."""
+        known = (values.tobytes(), owner.tobytes(), repr(bounds).encode())
+        if known not in self._known:
+            self._known[known] = self._add(self._mean(values, *_cluster_sums(values, owner), bounds))
+        return self._known[known]
+
+    def ratio(self, first: np.ndarray, second: np.ndarray, owner: np.ndarray) -> int:
+        """Ask for mean of `first` over mean of `second`, all finite and `(n,)`; its place in `intervals`."""
+        a, counts = _cluster_sums(first, owner)
+        b, _ = _cluster_sums(second, owner)
+        below = self.mean(second, owner)
+        if abs(b.sum() / counts.sum()) <= 1e-15 * np.abs(second).max():  # also where every value is 0
+            return self._add(lambda _: Interval(np.nan, np.nan, np.nan))
+        ratio = float(a.sum() / b.sum())
+        if b.sum() < 0:
+            a, b = -a, -b
+        n_clusters, total = len(a), counts.sum()
+        if n_clusters == 1:
+            return self._add(lambda _: Interval(ratio, np.nan, np.nan))
+        residual = a - ratio * b
+        scale = n_clusters / (n_clusters - 1) / total**2
+        error = float(np.sqrt(scale * (residual**2).sum()))
+        exact = error <= 1e-12 * max(np.abs(first).max(), abs(ratio) * np.abs(second).max())  # nothing but rounding
+        pivot = None if exact else self._ask(residual, counts, error)
+        means = a.sum() / total, b.sum() / total
+        a, b = a - means[0] * counts, b - means[1] * counts
+        moments = scale * (a @ a), scale * (a @ b), scale * (b @ b)
+
+        def close(ends: np.ndarray) -> Interval:
+            sign = self._close[below](ends)
+            if not (sign.low > 0 or sign.high < 0):
+                return Interval(ratio, np.nan, np.nan)
+            if pivot is None:
+                return Interval(ratio, ratio, ratio)
+            low, high = _fieller(means, moments, ends[pivot, 1]), _fieller(means, moments, ends[pivot, 0])
+            return Interval(ratio, low, high) if np.isfinite(low + high) else Interval(ratio, np.nan, np.nan)
+
+        return self._add(close)
+
+    def intervals(self) -> list[Interval]:
+        """What was asked, in that order."""
+        ends = _studentised(self._open, draws=self.draws, seed=self.seed, level=self.level)
+        return [close(ends) for close in self._close]
+
+    def _mean(
+        self, values: np.ndarray, sums: np.ndarray, counts: np.ndarray, bounds: tuple[float, float]
+    ) -> Callable[[np.ndarray], Interval]:
+        n_clusters, total = len(sums), counts.sum()
+        mean = float(sums.sum() / total)
+        if n_clusters == 1:
+            return lambda _: Interval(mean, np.nan, np.nan)
+        residual = sums - mean * counts
+        error = float(np.sqrt(n_clusters / (n_clusters - 1)) * np.sqrt((residual**2).sum()) / total)
+        if error <= 1e-12 * max(abs(mean), np.abs(values).max()):  # nothing but rounding
+            return lambda _: Interval(mean, mean, mean)
+        pivot = self._ask(residual, counts, error)
+        least, most = min(bounds[0], mean), max(bounds[1], mean)  # a declared range may be wrong; an interval may not
+
+        def close(ends: np.ndarray) -> Interval:
+            low, high = mean - ends[pivot, 1] * error, mean - ends[pivot, 0] * error
+            return Interval(mean, float(min(max(low, least), most)), float(min(max(high, least), most)))
+
+        return close
+
+    def _ask(self, residual: np.ndarray, counts: np.ndarray, error: float) -> int:
+        self._open.append(_Pivot(residual, counts, error))
+        return len(self._open) - 1
+
+    def _add(self, close: Callable[[np.ndarray], Interval]) -> int:
+        self._close.append(close)
+        return len(self._close) - 1
 
 
 def _fieller(means: tuple[float, float], moments: tuple[float, float, float], t: float) -> float:
@@ -187,13 +257,13 @@ class Agreement(NamedTuple):
 def rank_agreement(first: object, second: object) -> Agreement:
     """Kendall's tau-b (Kendall 1945) between two scores of the same items `(n,)`, over items finite in both.
 
-    tau is NaN below three items, or where one score ties them all.
+    tau is NaN below three items, or where one score ties them all. The p value is that of `scipy.stats.kendalltau`, whose
+    import would cost a board half a second: exact without ties up to 33 items, else of the normal approximation with
+    ties (Kendall 1970, Rank correlation methods, 4th ed., sections 4 and 5). Time and memory grow with n squared.
 
     >>> rank_agreement([1, 2, 3, 4], [1, 2, 4, 3]).tau.__round__(3)
     0.667
     """
-    from scipy.stats import kendalltau  # costs a second to import, and only verdicts need it
-
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise XaibenchError(f"two scores of the same items are needed, got shapes {first.shape} and {second.shape}")
@@ -201,8 +271,40 @@ def rank_agreement(first: object, second: object) -> Agreement:
     n = int(both.sum())
     if n < 3:
         return Agreement(np.nan, np.nan, n)
-    result = kendalltau(first[both], second[both])
-    return Agreement(float(result.statistic), float(result.pvalue), n)
+    return Agreement(*_kendall(first[both], second[both]), n)
+
+
+def _kendall(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """tau-b and its two-sided p value. Shapes: `(n,)`, n > 2."""
+    n = len(x)
+    upper = np.triu_indices(n, 1)
+    sides = [np.sign(v[:, None] - v[None])[upper] for v in (x, y)]
+    score, total = int((sides[0] * sides[1]).sum()), n * (n - 1) // 2  # concordant pairs less discordant ones
+    tied = [int((side == 0).sum()) for side in sides]
+    if total in tied:
+        return np.nan, np.nan
+    tau = float(np.clip(score / np.sqrt(total - tied[0]) / np.sqrt(total - tied[1]), -1, 1))
+    discordant = (total - score) // 2
+    fewest = min(discordant, total - discordant)
+    if not any(tied) and (n <= 33 or fewest <= 1):
+        return tau, _kendall_exact(n, fewest)
+    groups = [np.unique(v, return_counts=True)[1].astype(np.float64) for v in (x, y)]
+    cubic = [float((t * (t - 1) * (t - 2)).sum()) for t in groups]
+    spread = [float((t * (t - 1) * (2 * t + 5)).sum()) for t in groups]
+    m = n * (n - 1.0)
+    variance = (m * (2 * n + 5) - sum(spread)) / 18 + 2 * tied[0] * tied[1] / m + cubic[0] * cubic[1] / (9 * m * (n - 2))
+    return tau, math.erfc(abs(score) / math.sqrt(variance) / math.sqrt(2))
+
+
+def _kendall_exact(n: int, fewest: int) -> float:
+    """Probability of at most so many discordant pairs, or of as many concordant ones, of n items in random orders."""
+    if 4 * fewest == n * (n - 1):
+        return 1.0
+    orders = [1] + [0] * fewest  # how many orders of j items have 0, 1 ... discordant pairs
+    for j in range(2, n + 1):
+        running = list(accumulate(orders))
+        orders = [here - (running[k - j] if k >= j else 0) for k, here in enumerate(running)]
+    return min(1.0, float(Fraction(2 * sum(orders), math.factorial(n))))
 
 
 def _paired(
@@ -228,56 +330,94 @@ def _check(draws: int, level: float) -> None:
         raise XaibenchError(f"level is a share between 0 and 1, got {level}; is it a percentage?")
 
 
-def _cluster_sums(values: np.ndarray, clusters: Sequence[object] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and count of every cluster, `(G,)` each, clusters in order of first appearance (so order alone decides)."""
+def _owners(values: np.ndarray, clusters: Sequence[object] | np.ndarray) -> np.ndarray:
+    """The number of every value's cluster, in order of first appearance (so order alone decides). `(n,)` -> `(n,)`."""
     if values.ndim != 1 or values.size == 0:
         raise XaibenchError(f"a mean needs at least one value in one dimension, got shape {values.shape}")
+    if len(clusters) != values.size:
+        raise XaibenchError(f"one cluster a value: got {len(clusters)} labels for {values.size} values")
+    number: dict[object, int] = {}
+    return np.fromiter((number.setdefault(c, len(number)) for c in clusters), dtype=np.intp, count=values.size)
+
+
+def _cluster_sums(values: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and count of every cluster that has a value, `(G,)` each, in rising order of `owner` `(n,)`."""
     if not np.isfinite(values).all():
         bad = np.count_nonzero(~np.isfinite(values))
         raise XaibenchError(
             f"{bad} of {values.size} values are NaN or infinite; leave undefined scores out, with their count"
         )
-    if len(clusters) != values.size:
-        raise XaibenchError(f"one cluster a value: got {len(clusters)} labels for {values.size} values")
-    number: dict[object, int] = {}
-    owner = np.fromiter((number.setdefault(c, len(number)) for c in clusters), dtype=np.intp, count=values.size)
-    return np.bincount(owner, weights=values), np.bincount(owner).astype(np.float64)
+    counts = np.bincount(owner)
+    there = counts > 0
+    return np.bincount(owner, weights=values)[there], counts[there].astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pivot:
+    """A statistic whose distribution is wanted: the clusters' parts of its deviation and their sizes, `(G,)` each."""
+
+    residual: np.ndarray
+    counts: np.ndarray
+    error: float
 
 
 @lru_cache(maxsize=4)  # every row of a board resamples the same clusters
 def _resamples(n_clusters: int, draws: int, seed: int) -> np.ndarray:
-    """How often each cluster is drawn. Shape: `(draws, n_clusters)` float64."""
+    """How often each cluster is drawn. Shape: `(draws, n_clusters)`, the smallest integers that hold it."""
     drawn = np.random.default_rng(seed).multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=draws)
-    drawn = drawn.astype(np.float64)
+    drawn = drawn.astype(np.min_scalar_type(int(drawn.max())))
     drawn.setflags(write=False)
     return drawn
 
 
-def _studentised(
-    residual: np.ndarray, counts: np.ndarray, error: float, *, draws: int, seed: int, level: float
-) -> tuple[float, float]:
-    """Lower and upper quantile of `(m* - m) / se*`; those of Student's t where the bootstrap has none."""
-    n_clusters = len(counts)
-    tail = (1 - level) / 2
-    student = float(stdtrit(n_clusters - 1, 1 - tail))
-    if n_clusters < FEWEST_CLUSTERS:
-        return -student, student
-    parts = np.stack([residual, counts, residual**2, residual * counts, counts**2], axis=1)
-    s, n, ss, sn, nn = (_resamples(n_clusters, draws, seed) @ parts).T
-    shift = s / n
-    variance = np.maximum(ss - 2 * shift * sn + shift**2 * nn, 0) * n_clusters / (n_clusters - 1)
-    errors = np.sqrt(variance) / n
+def _studentised(pivots: Sequence[_Pivot], *, draws: int, seed: int, level: float) -> np.ndarray:
+    """Lower and upper quantile of `(m* - m) / se*` of each; those of Student's t where the bootstrap has none. `(P, 2)`."""
+    ends = np.full((len(pivots), 2), np.nan)
+    sizes: dict[int, list[int]] = {}
+    for place, pivot in enumerate(pivots):
+        sizes.setdefault(len(pivot.counts), []).append(place)
+    for n_clusters, places in sizes.items():
+        block = max(1, _SUMS // max(draws, n_clusters) // 5)
+        for start in range(0, len(places) if n_clusters >= FEWEST_CLUSTERS else 0, block):
+            some = places[start : start + block]
+            ends[some] = _quantiles([pivots[i] for i in some], n_clusters, draws=draws, seed=seed, level=level)
+        unknown = [i for i in places if not np.isfinite(ends[i]).all()]
+        if unknown:
+            from scipy.special import stdtrit  # costs 0.2 s to import, and a board of many utterances does without
+
+            student = float(stdtrit(n_clusters - 1, 1 - (1 - level) / 2))
+            ends[unknown] = -student, student
+    return ends
+
+
+def _quantiles(pivots: Sequence[_Pivot], n_clusters: int, *, draws: int, seed: int, level: float) -> np.ndarray:
+    """The same of pivots with so many clusters each, which may be infinite."""
+    residual = np.stack([p.residual for p in pivots])
+    errors, kind, counts = np.array([[p.error] for p in pivots]), [], {}
+    for pivot in pivots:  # most rows of a board have every pair, so one count of scores a cluster serves them all
+        kind.append(counts.setdefault(pivot.counts.tobytes(), (len(counts), pivot.counts))[0])
+    sizes = np.stack([size for _, size in counts.values()])
+    sums = _sums_over_resamples(
+        np.concatenate([residual, residual**2, residual * sizes[kind], sizes, sizes**2]), n_clusters, draws, seed
+    )
+    s, ss, sn, n, nn = np.split(sums, np.cumsum([len(pivots)] * 3 + [len(sizes)]))
+    shift = s / n[kind]
+    variance = ss - 2 * shift * sn + shift**2 * nn[kind]
+    spread = np.sqrt(np.maximum(variance, 0) * n_clusters / (n_clusters - 1)) / n[kind]
     # A resample without spread (one cluster drawn again and again) is infinitely sure of itself: it belongs in the tail.
-    flat = errors <= 1e-9 * error
-    ratio = shift / np.where(flat, 1.0, errors)
-    ratio[flat & (shift > 1e-9 * error)] = np.inf
-    ratio[flat & (shift < -1e-9 * error)] = -np.inf
-    low, high = np.quantile(ratio, [tail, 1 - tail], method="inverted_cdf")
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return -student, student
-    return float(low), float(high)
+    flat = spread <= 1e-9 * errors
+    ratio = shift / np.where(flat, 1.0, spread)
+    ratio[flat & (shift > 1e-9 * errors)] = np.inf
+    ratio[flat & (shift < -1e-9 * errors)] = -np.inf
+    tail = (1 - level) / 2
+    return np.quantile(ratio, [tail, 1 - tail], axis=1, method="inverted_cdf").T
 
 
-def _around(bounds: tuple[float, float], mean: float) -> tuple[float, float]:
-    """The bounds, widened where the mean itself lies outside (a declared range may be wrong; an interval may not)."""
-    return min(bounds[0], mean), max(bounds[1], mean)
+def _sums_over_resamples(parts: np.ndarray, n_clusters: int, draws: int, seed: int) -> np.ndarray:
+    """Sum of the drawn clusters' parts, of every resample. Shapes: `(P, n_clusters)` -> `(P, draws)`."""
+    drawn = _resamples(n_clusters, draws, seed)
+    sums = np.empty((len(parts), draws))
+    block = max(1, _RESAMPLES // n_clusters)
+    for start in range(0, draws, block):
+        sums[:, start : start + block] = parts @ drawn[start : start + block].T.astype(np.float64)
+    return sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ def print_summary(summary: Summary) -> None:
 
 def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "utterance") -> Any:
     """Print the board of some run folders, and return it."""
+    if "numpy" not in sys.modules:  # it asks once. A board's products are small: a second thread waits more than it works
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from xaibench.leaderboard import render, table
 
     rows = table.read_rows(runs, encoded=True)

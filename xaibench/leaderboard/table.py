@@ -19,19 +19,23 @@ them. A cell that is not ok lowers `coverage`; it is never counted as zero. No t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from xaibench import registry
-from xaibench.errors import PluginError, RunError, XaibenchError
+from xaibench.errors import PluginError, XaibenchError
+from xaibench.harness.results import keys
+from xaibench.leaderboard.reading import CELL as CELL
+from xaibench.leaderboard.reading import RUN_COLUMNS as RUN_COLUMNS
+from xaibench.leaderboard.reading import SECTION as SECTION
+from xaibench.leaderboard.reading import encode
+from xaibench.leaderboard.reading import read_rows as read_rows
 from xaibench.protocols import Metric
-from xaibench.stats import cluster_bootstrap, paired_difference, ratio_of_means
-from xaibench.types import ROW_COLUMNS, STATUSES
+from xaibench.stats import Batch
+from xaibench.types import STATUSES
 
 #: Reference rows (`xaibench.controls`, `xaibench.extremal`): floors know nothing of the countermeasure; ceilings are the
 #: truth itself and the optimised order; shams have the truth's size and shape in the wrong place.
@@ -46,11 +50,7 @@ DEFAULT_METRICS = (*ALIGNMENT, *FAITHFULNESS)
 #: Shown instead of `ALIGNMENT` where no map, or not the truth, tells frequencies apart.
 TEMPORAL = ("rank-accuracy-time", "roc-auc-time")
 
-SECTION = ("dataset", "truth", "countermeasure", "route")
-CELL = (*SECTION, "attributor", "utterance", "vocoder", "metric")
-#: What `read_rows` adds to `ROW_COLUMNS`, from run.json: the countermeasure's equal error rate on these utterances (a
-#: share), how many pairs the run planned, and whether it came from uncommitted code.
-RUN_COLUMNS = ("eer", "pairs", "dirty")
+_USED = (*CELL, "status", "note", "value", "seconds", *RUN_COLUMNS)  # with the cluster
 #: What a board says of a metric: numbers, and the names of two rows.
 _ENDS = ("", "_low", "_high", "_skill", "_skill_low", "_skill_high", "_margin", "_margin_low", "_margin_high")
 _NAMES = ("_floor", "_ceiling")
@@ -74,25 +74,7 @@ def unknown_metrics(rows: pd.DataFrame) -> list[str]:
     """Metrics of rows that neither the catalogue nor a plugin has: of another version, or of a plugin that is gone."""
     from xaibench.metrics.catalog import METRICS
 
-    return sorted(set(rows["metric"]) - set(METRICS) - set(registry.plugins("metrics")))
-
-
-def read_rows(runs: Sequence[Path]) -> pd.DataFrame:
-    """Every row of some run folders, with `RUN_COLUMNS`; each cell once.
-
-    Runs are merged only when they agree on what is benchmarked: data set (name, hash, number of utterances and pairs),
-    truth, grid, preset (it fixes the steps of deletion curves) and the weights of every countermeasure they share. A
-    cell that two files hold is taken once when its fingerprints agree (an ok one before a failed one).
-
-    Raises RunError: no folder given, not a run folder, damaged or empty, runs that differ, or a cell with two
-    fingerprints.
-    """
-    if not runs:
-        raise RunError("no run folder given; `xaibench run --out FOLDER` makes one")
-    records = {Path(run): _record(Path(run)) for run in runs}
-    _check_identities(records)
-    parts = [_with_run_columns(_row_files(run), record) for run, record in records.items()]
-    return _unique_cells(pd.concat(parts, ignore_index=True))
+    return sorted(set(rows["metric"].unique()) - set(METRICS) - set(registry.plugins("metrics")))
 
 
 def board(
@@ -118,17 +100,23 @@ def board(
     """
     if rows.empty:
         raise XaibenchError("no rows: nothing has been computed yet")
-    rows = rows.assign(cluster=_clusters(rows, cluster))
+    rows = encode(rows)
+    rows = rows[list(_USED)].assign(cluster=_clusters(rows, cluster))
+    section, _ = pd.factorize(keys(rows, SECTION), sort=True)
+    metric, names = rows["metric"].cat.codes.to_numpy(), rows["metric"].cat.categories
+    computed = _table(section, metric, len(names))
+    ok = rows["status"].eq("ok").to_numpy()
+    valued = _table(section[ok], metric[ok], len(names), like=computed)
+    asked = None if metrics is None else _asked(metrics, set(names[computed.any(axis=0)]))
+    columns = [asked or _usual(set(names[c]), set(names[v])) for c, v in zip(computed, valued, strict=True)]
+    shown = np.stack([names.isin(some) for some in columns])
     sections = []
-    for key, part in rows.groupby(list(SECTION), sort=True):
-        chosen = _chosen(part if metrics is None else rows, metrics)
+    for chosen, some in zip(columns, _split(section, shown[section, metric], len(columns)), strict=True):
         if sort is not None and sort not in chosen:
             raise PluginError(registry.unknown("column to sort by", sort, list(chosen)))
-        facts = dict(zip(SECTION, key, strict=True))
-        mine = part[part["metric"].isin(chosen)]
-        if mine.empty:  # another section has the metrics asked for
+        if not len(some):  # another section has the metrics asked for
             continue
-        found = _section(mine, chosen, facts, draws=draws, seed=seed)
+        found = _section(rows.iloc[some], chosen, draws=draws, seed=seed)
         first = sort or chosen[0]
         better = -1.0 if metric_facts(first).direction == "higher" else 1.0
         found = found.assign(_kind=found["kind"].map(_KIND_ORDER), _value=found[first] * better)
@@ -163,204 +151,150 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
     return [name for name in names if table[f"{name}_n"].notna().any()]
 
 
-def _record(run: Path) -> Mapping[str, Any]:
-    path = run / "run.json"
-    if not path.is_file():
-        hint = "no such folder" if not run.is_dir() else "it has no run.json"
-        raise RunError(f"{run}: not a run folder ({hint}); expected the --out of `xaibench run`")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: damaged ({error}); run again with the same --out to have it made again") from error
-    if not isinstance(record, dict):
-        raise RunError(f"{path}: expected an object, got {type(record).__name__}; is it another program's file?")
-    return record
-
-
-def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    spec = record.get("spec", {})
-    facts = {f"dataset.{k}": v for k, v in record.get("dataset", {}).items()}
-    facts |= {name: spec.get(name) for name in ("truth", "grid", "preset")}
-    return facts
-
-
-def _check_identities(records: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Refuse runs that benchmark different things, naming the first fact that differs."""
-    first, *others = records
-    expected = _identity(records[first])
-    weights: dict[str, tuple[Path, str]] = {}
-    for run in others:
-        found = _identity(records[run])
-        for fact in [*expected, *(f for f in found if f not in expected)]:
-            if found.get(fact) != expected.get(fact):
-                raise RunError(
-                    f"{first} and {run} cannot share a table: {fact} is {expected.get(fact)!r} and {found.get(fact)!r}; "
-                    "make two boards, or run both with the same --data, --limit, --preset and --truth"
-                )
-    for run, record in records.items():
-        for name, facts in record.get("countermeasures", {}).items():
-            other, digest = weights.setdefault(name, (run, facts.get("weights")))
-            if digest != facts.get("weights"):
-                raise RunError(
-                    f"{other} and {run} cannot share a table: countermeasure {name!r} has weights {digest} and "
-                    f"{facts.get('weights')}; make two boards"
-                )
-
-
-def _row_files(run: Path) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    parts = []
-    for file in sorted((run / "rows").rglob("*.parquet")):
-        try:
-            part = pq.ParquetFile(file).read().to_pandas()
-        except (pa.ArrowException, OSError) as error:
-            raise RunError(f"{file}: damaged ({error}); remove it and run again, its cells are computed again") from error
-        missing = [c for c in ROW_COLUMNS if c not in part.columns]
-        if missing:
-            raise RunError(f"{file}: not a row file, it lacks {', '.join(missing)}; written by another version?")
-        odd = set(part["status"]) - set(STATUSES)
-        if odd or (part["status"].eq("ok") == part["value"].isna()).any():
-            raise RunError(f"{file}: a row must have a value if and only if it is ok, and a status of {', '.join(STATUSES)}")
-        parts.append(part[list(ROW_COLUMNS)])
-    if not parts:
-        raise RunError(f"{run}: no rows yet; has the run finished its first chunk?")
-    return pd.concat(parts, ignore_index=True)
-
-
-def _with_run_columns(rows: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:
-    stamps = [record, *record.get("earlier", [])]
-    eers = {name: facts.get("eer") for name, facts in record.get("countermeasures", {}).items()}
-    return rows.assign(
-        eer=rows["countermeasure"].map(eers).astype(float),
-        pairs=float(record.get("dataset", {}).get("pairs") or 0),
-        dirty=any(stamp.get("environment", {}).get("git_dirty") for stamp in stamps),
-    )
-
-
-def _unique_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    kinds = rows.groupby(list(CELL))["fingerprint"].nunique()
-    if (kinds > 1).any():
-        cell = " / ".join(kinds.index[kinds.to_numpy() > 1][0])
-        raise RunError(
-            f"the cell {cell} is there {int(kinds[kinds > 1].iloc[0])} times with different fingerprints (other code, "
-            f"options or versions), and {int((kinds > 1).sum())} cells in all; give only one of these runs"
-        )
-    ok_first = rows.assign(_late=rows["status"].ne("ok")).sort_values("_late", kind="stable")
-    return ok_first.drop_duplicates(list(CELL)).drop(columns="_late").sort_index().reset_index(drop=True)
-
-
-def _chosen(rows: pd.DataFrame, metrics: Sequence[str] | None) -> tuple[str, ...]:
-    computed = sorted(set(rows["metric"]))
-    if metrics is None:
-        valued = set(rows.loc[rows["status"].eq("ok"), "metric"])
-        alignment = ALIGNMENT if valued & set(ALIGNMENT) or not valued & set(TEMPORAL) else TEMPORAL
-        return tuple(m for m in (*alignment, *FAITHFULNESS) if m in computed) or tuple(computed)
+def _asked(metrics: Sequence[str], computed: set[str]) -> tuple[str, ...]:
+    """The metrics asked for, once each."""
     for name in metrics:
         if name not in computed:
-            raise PluginError(registry.unknown("metric of these runs", name, computed))
+            raise PluginError(registry.unknown("metric of these runs", name, sorted(computed)))
     if not metrics:
         raise XaibenchError("a board needs at least one metric")
     return tuple(dict.fromkeys(metrics))
 
 
-def _section(rows: pd.DataFrame, metrics: Sequence[str], facts: Mapping[str, str], *, draws: int, seed: int) -> pd.DataFrame:
-    seen = rows[["utterance", "vocoder"]].drop_duplicates()
-    planned = max(len(seen), int(rows["pairs"].max()))
+def _usual(computed: set[str], valued: set[str]) -> tuple[str, ...]:
+    """The metrics of a section that asks for none: of those with rows, by those that have a value."""
+    alignment = ALIGNMENT if valued & set(ALIGNMENT) or not valued & set(TEMPORAL) else TEMPORAL
+    return tuple(m for m in (*alignment, *FAITHFULNESS) if m in computed) or tuple(sorted(computed))
+
+
+def _table(lines: np.ndarray, columns: np.ndarray, width: int, like: np.ndarray | None = None) -> np.ndarray:
+    """Whether any row is of that line and column. Shape: `(lines, width)` bool."""
+    height = len(like) if like is not None else int(lines.max()) + 1
+    return np.bincount(lines * width + columns, minlength=height * width).reshape(height, width) > 0
+
+
+def _split(section: np.ndarray, kept: np.ndarray, count: int) -> list[np.ndarray]:
+    """The rows of every section that are kept, in their order."""
+    rows = np.flatnonzero(kept)
+    rows = rows[np.argsort(section[rows], kind="stable")]
+    return np.split(rows, np.searchsorted(section[rows], np.arange(1, count)))
+
+
+def _section(rows: pd.DataFrame, metrics: Sequence[str], *, draws: int, seed: int) -> pd.DataFrame:
+    """The board of one section, of encoded rows."""
+    pair, _ = pd.factorize(keys(rows, ["utterance", "vocoder"]))
+    planned = max(int(pair.max()) + 1, int(rows["pairs"].max()))
+    eers = rows["eer"].dropna()
     common = {
-        **facts,
-        "utterances": int(seen["utterance"].nunique()),
-        "vocoders": int(seen["vocoder"].nunique()),
+        **{name: rows[name].iloc[0] for name in SECTION},
+        "utterances": rows["utterance"].nunique(),
+        "vocoders": rows["vocoder"].nunique(),
         "pairs": planned,
-        "eer": rows["eer"].dropna().iloc[0] if rows["eer"].notna().any() else np.nan,
+        "eer": eers.iloc[0] if len(eers) else np.nan,
         "dirty": bool(rows["dirty"].any()),
     }
-    lines = {
-        name: {**common, "attributor": name, "kind": kind(name), **_cells(part, planned * len(metrics))}
-        for name, part in rows.groupby("attributor")
-    }
-    ok = rows[rows["status"].eq("ok")]
-    for metric in metrics:
-        wide = ok[ok["metric"].eq(metric)].pivot(
-            index=["cluster", "utterance", "vocoder"], columns="attributor", values="value"
-        )
-        for name, values in _scores(wide, metric, list(lines), draws=draws, seed=seed).items():
-            lines[name] |= values
+    cells = _cells(rows, pair, planned * len(metrics))
+    lines = {name: {**common, "attributor": name, "kind": kind(name), **found} for name, found in cells.items()}
+    scores, owner = _scores(rows[rows["status"].eq("ok")], metrics)
+    batch = Batch(draws=draws, seed=seed)
+    asked = {metric: _ask(batch, scores[metric], owner, metric) for metric in metrics}
+    intervals = batch.intervals()
+    for metric, (names, questions) in asked.items():
+        for name, line in lines.items():
+            numbers = dict.fromkeys(_ENDS, np.nan)
+            for end, place in questions.get(name, {}).items():
+                numbers |= zip((end, f"{end}_low", f"{end}_high"), intervals[place], strict=True)
+            line |= {f"{metric}{end}": number for end, number in numbers.items()} | names
+            line[f"{metric}_n"] = int((~np.isnan(scores[metric].get(name, np.nan))).sum())
     return pd.DataFrame(lines.values())
 
 
-def _cells(rows: pd.DataFrame, planned: int) -> dict[str, Any]:
-    """Coverage, cost and gaps of one attributor in one section."""
-    counts = {status: int(rows["status"].eq(status).sum()) for status in STATUSES}
-    timed = rows[rows["status"].eq("ok")].drop_duplicates(["utterance", "vocoder"])["seconds"]
-    reasons = []
-    for (status, note), part in rows[~rows["status"].eq("ok")].groupby(["status", "note"], dropna=False):
-        where = sorted(set(part["metric"]))
-        where = "every metric" if len(where) == len(set(rows["metric"])) else ", ".join(where)
-        reasons.append((-len(part), f"{status} {len(part)} ({where}): {note or 'no reason given'}"))
-    reasons.sort()
-    texts = [text for _, text in reasons[:3]] + ([f"{len(reasons) - 3} other reasons"] if len(reasons) > 3 else [])
-    missing = planned - len(rows)
-    if missing:
-        texts.append(f"missing {missing}: planned, not computed")
-    return {
-        "coverage": counts["ok"] / planned,
-        "seconds": float(timed.mean()) if len(timed) else np.nan,
-        **counts,
-        "missing": missing,
-        "gaps": " | ".join(texts),
-    }
-
-
-def _scores(
-    wide: pd.DataFrame, metric: str, attributors: Sequence[str], *, draws: int, seed: int
-) -> dict[str, dict[str, float]]:
-    """Mean, interval, count, skill, and margin over the best floor. `wide` is pairs x attributors, NaN where not ok."""
-    facts = metric_facts(metric)
-    sign = 1.0 if facts.direction == "higher" else -1.0
-    clusters = wide.index.get_level_values("cluster").to_numpy()
-    options = {"draws": draws, "seed": seed}
-    floor = best_of(wide, FLOORS, sign)
-    ceiling = best_of(wide, CEILINGS_OF.get(facts.family, ()), sign)
-    names = {f"{metric}_floor": floor, f"{metric}_ceiling": ceiling}
+def _cells(rows: pd.DataFrame, pair: np.ndarray, planned: int) -> dict[str, dict[str, Any]]:
+    """Coverage, cost and gaps of every attributor of a section, by name. `pair` `(n,)` numbers the pairs of the rows."""
+    attributor, names = rows["attributor"].cat.codes.to_numpy(), rows["attributor"].cat.categories
+    there = np.bincount(attributor, minlength=len(names))
+    counts = {s: np.bincount(attributor[rows["status"].eq(s)], minlength=len(names)) for s in STATUSES}
+    ok = rows["status"].eq("ok").to_numpy()
+    once = pd.DataFrame({"attributor": attributor, "pair": pair, "seconds": rows["seconds"].to_numpy()})[ok]
+    seconds = once.drop_duplicates(["attributor", "pair"]).groupby("attributor")["seconds"].mean()
+    metrics = rows[["attributor", "metric"]].drop_duplicates().groupby("attributor", observed=True).size()
+    gaps = rows.loc[~ok, ["attributor", "status", "note", "metric"]]
+    reasons: dict[str, list[tuple[int, str]]] = {}
+    for (name, status, note), part in gaps.groupby(["attributor", "status", "note"], dropna=False, observed=True):
+        where = sorted(part["metric"].unique())
+        where = "every metric" if len(where) == metrics[name] else ", ".join(where)
+        reason = f"{status} {len(part)} ({where}): {note or 'no reason given'}"
+        reasons.setdefault(name, []).append((-len(part), reason))
     result = {}
-    for name in attributors:
-        values = wide[name].to_numpy() if name in wide.columns else np.full(len(wide), np.nan)
-        there = ~np.isnan(values)
-        line = dict.fromkeys(_ENDS, np.nan)
-        if there.any():
-            interval = cluster_bootstrap(values[there], clusters[there], bounds=facts.range, **options)
-            line |= zip(("", "_low", "_high"), interval, strict=True)
-            better, worse = {"method": (name, floor), "sham": ("oracle", name)}.get(kind(name), (None, None))
-            if {better, worse} <= set(wide.columns) and (wide[better] - wide[worse]).notna().any():
-                margin = paired_difference(
-                    sign * wide[better].to_numpy(), sign * wide[worse].to_numpy(), clusters, **options
-                )
-                line |= zip(("_margin", "_margin_low", "_margin_high"), margin, strict=True)
-            if floor is not None and ceiling is not None:
-                line |= zip(
-                    ("_skill", "_skill_low", "_skill_high"), _skill(wide, name, floor, ceiling, sign, **options), strict=True
-                )
-        result[name] = {f"{metric}{end}": value for end, value in line.items()} | names
-        result[name][f"{metric}_n"] = int(there.sum())
+    for code in np.flatnonzero(there):
+        found = sorted(reasons.get(names[code], []))
+        texts = [text for _, text in found[:3]] + ([f"{len(found) - 3} other reasons"] if len(found) > 3 else [])
+        missing = planned - int(there[code])
+        if missing:
+            texts.append(f"missing {missing}: planned, not computed")
+        result[names[code]] = {
+            "coverage": int(counts["ok"][code]) / planned,
+            "seconds": float(seconds.get(code, np.nan)),
+            **{status: int(count[code]) for status, count in counts.items()},
+            "missing": missing,
+            "gaps": " | ".join(texts),
+        }
     return result
 
 
-def best_of(wide: pd.DataFrame, candidates: Sequence[str], sign: float) -> str | None:
+def _scores(ok: pd.DataFrame, metrics: Sequence[str]) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
+    """Of the ok rows of a section: scores by metric and attributor, `(pairs,)` each, NaN where there is none, attributors
+    without any left out; and the cluster of every pair, from 0. Pairs stand in the order of their clusters.
+    """
+    pair, first, place = np.unique(keys(ok, ["cluster", "utterance", "vocoder"]), return_index=True, return_inverse=True)
+    names, every = ok["attributor"].cat.categories, ok["metric"].cat.categories
+    number = {metric: i for i, metric in enumerate(metrics)}
+    metric = np.array([number.get(name, -1) for name in every], dtype=np.intp)[ok["metric"].cat.codes]
+    at = (metric, ok["attributor"].cat.codes.to_numpy(), place)
+    values = np.full((len(metrics), len(names), len(pair)), np.nan)
+    there = np.zeros(values.shape, dtype=bool)
+    values[at], there[at] = ok["value"].to_numpy(), True
+    if np.count_nonzero(there) < len(ok):
+        raise XaibenchError("a cell is there twice; give the rows as `read_rows` returns them")
+    has = there.any(axis=2)
+    owner, _ = pd.factorize(ok["cluster"].cat.codes.to_numpy()[first])
+    return {m: {names[a]: values[i, a] for a in np.flatnonzero(has[i])} for i, m in enumerate(metrics)}, owner
+
+
+def _ask(
+    batch: Batch, scores: Mapping[str, np.ndarray], owner: np.ndarray, metric: str
+) -> tuple[dict[str, str | None], dict[str, dict[str, int]]]:
+    """Ask for mean, skill, and margin over the best floor, of every attributor of a section that has scores `(pairs,)`.
+
+    Returns the names of floor and ceiling, and by attributor where `batch` has the interval of "", "_skill", "_margin".
+    """
+    facts = metric_facts(metric)
+    sign = 1.0 if facts.direction == "higher" else -1.0
+    floor = best_of(scores, FLOORS, sign)
+    ceiling = best_of(scores, CEILINGS_OF.get(facts.family, ()), sign)
+    reach = sign * (scores[ceiling] - scores[floor]) if floor is not None and ceiling is not None else None
+    asked: dict[str, dict[str, int]] = {}
+    for name, values in scores.items():
+        there = ~np.isnan(values)
+        places = asked[name] = {"": batch.mean(values[there], owner[there], bounds=facts.range)}
+        better, worse = {"method": (name, floor), "sham": ("oracle", name)}.get(kind(name), (None, None))
+        if {better, worse} <= set(scores):
+            margin = sign * (scores[better] - scores[worse])
+            both = ~np.isnan(margin)
+            if both.any():
+                places["_margin"] = batch.mean(margin[both], owner[both])
+        if reach is not None:
+            common = there & ~np.isnan(reach)
+            # No skill where the ceiling's mean is not above the floor's, or where no pair has all three.
+            if common.any() and reach[common].mean() > 0:
+                gain = sign * (values - scores[floor])
+                places["_skill"] = batch.ratio(gain[common], reach[common], owner[common])
+    return {f"{metric}_floor": floor, f"{metric}_ceiling": ceiling}, asked
+
+
+def best_of(wide: pd.DataFrame | Mapping[str, np.ndarray], candidates: Sequence[str], sign: float) -> str | None:
     """The candidate with the best mean, of those with the most pairs: a mean over fewer is of other utterances."""
-    counts = {name: int(wide[name].notna().sum()) for name in candidates if name in wide.columns}
+    scores = {name: np.asarray(wide[name], dtype=np.float64) for name in candidates if name in wide}
+    counts = {name: int((~np.isnan(values)).sum()) for name, values in scores.items()}
     full = [name for name, count in counts.items() if 0 < count == max(counts.values())]
-    return max(full, key=lambda name: sign * wide[name].mean(), default=None)
-
-
-def _skill(
-    wide: pd.DataFrame, name: str, floor: str, ceiling: str, sign: float, *, draws: int, seed: int
-) -> tuple[float, float, float]:
-    """Skill of a row and its interval; NaN where the ceiling's mean is not above the floor's, or no pair has all three."""
-    common = wide[list(dict.fromkeys((name, floor, ceiling)))].dropna()
-    if common.empty or not sign * (common[ceiling] - common[floor]).mean() > 0:
-        return np.nan, np.nan, np.nan
-    clusters = common.index.get_level_values("cluster").to_numpy()
-    reach = sign * (common[ceiling] - common[floor]).to_numpy()
-    return tuple(ratio_of_means(sign * (common[name] - common[floor]).to_numpy(), reach, clusters, draws=draws, seed=seed))
+    return max(full, key=lambda name: sign * np.nanmean(scores[name]), default=None)

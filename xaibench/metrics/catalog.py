@@ -36,11 +36,14 @@ from xaibench.metrics.entries.stability import STABILITY
 from xaibench.metrics.entries.temporal import TEMPORAL
 from xaibench.protocols import Metric
 
-#: Interior points of deletion and insertion curves, as shares of the valid cells. Denser where attributions differ most;
-#: both hold 0.05, so that `drop-*` costs no forward pass beside a deletion curve.
+#: Interior points of deletion and insertion curves, as shares of the valid cells. Denser towards both ends, where deletion
+#: and insertion fall and rise; both hold 0.05, so that `drop-*` costs no forward pass beside a deletion curve. Against 200
+#: equal steps (four countermeasures, seven maps, two fills, two utterances) the area is off by 1.4 % and 0.5 % of the
+#: curve's range on average, 6.6 % and 4.6 % at most; as many equal steps by 2.0 % and 0.6 %. `quick` is the best of four
+#: candidates on these curves, `full` was chosen on other utterances.
 FRACTIONS = {
-    "quick": (0.02, 0.05, 0.1, 0.2, 0.4, 0.7),
-    "full": (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85),
+    "quick": (0.05, 0.2, 0.4, 0.6, 0.8, 0.95),
+    "full": (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98),
 }
 
 #: Every metric by its name, in the order of reports.
