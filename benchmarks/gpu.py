@@ -5,7 +5,8 @@
 Prints a markdown page with the device's name; without a CUDA device it measures the CPU and says so. LCNN at 257 x 201 on
 minivoc, native route. Operations are counted by `torch.utils.flop_counter`: products and convolutions only, a multiplication
 and an addition two of them, so that a fraction of the product's ceiling never counts normalisation or pooling as work.
-Times are the median of at least three calls after one to warm up, with the device waited for; a ceiling is the fastest. A
+Times of passes are the median of at least three calls after one to warm up, those of methods one call after one, with the
+device waited for; a ceiling is the fastest. A
 convolution may be computed with fewer operations than are counted (Winograd), and so go beyond it.
 """
 
@@ -22,7 +23,6 @@ from page import table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from xaibench.errors import XaibenchError
 from xaibench.harness.cell import explain
 from xaibench.harness.device import choose_device, tune_allocator
 from xaibench.harness.environment import environment
@@ -186,7 +186,10 @@ def methods(
             speed = len(ours.view) / (time.perf_counter() - started)
             peak = _peak(bench.device)
             reference = explain(cpu, _fresh(theirs), name)
-        except XaibenchError as error:
+        except Exception as error:  # one method's failure, out of memory included, leaves the others their rows
+            if is_poisoned(error):
+                raise
+            release(bench.device)
             yield [name, type(error).__name__, "", str(error)]
             continue
         drawn = " (random)" if bench.attributor(name).random else ""

@@ -65,10 +65,10 @@ def test_metric(benchmark, prepared, maps, least, name, who):
     region = quarters(values) if name == "Focus" else prepared.truth.region.cpu()
     metric = getattr(quantus, name)(**options, **QUIET)
     if who == "quantus":
-        benchmark.pedantic(localise, (metric, prepared, maps, region), rounds=5, warmup_rounds=1)
+        benchmark.pedantic(localise, (metric, prepared, maps, region), rounds=15, warmup_rounds=1)
         least[name] = benchmark.stats.stats.min
         return
-    found = benchmark.pedantic(score, (values, region), rounds=30, warmup_rounds=2)
+    found = benchmark.pedantic(score, (values, region), rounds=15, warmup_rounds=1)
     gap = np.abs(np.asarray(localise(metric, prepared, maps, region), dtype=float) - found.numpy()).max()
     benchmark.extra_info.update(
         target=TARGET, ratio=round(least[name] / benchmark.stats.stats.min, 1), gap=float(f"{gap:.1e}")

@@ -173,3 +173,56 @@ def test_a_worker_with_another_version_is_refused_by_name(cluster):
 def test_no_scheduler_is_said_with_the_command_that_starts_one():
     with pytest.raises(RunError, match=r"tcp://127\.0\.0\.1:9: no Dask scheduler answers.*dask scheduler"):
         DaskEngine("tcp://127.0.0.1:9", patience=1)
+
+
+@pytest.mark.timeout(180)
+def test_a_changed_recording_of_a_worker_is_found_and_no_worker_at_all_is_said(cluster):
+    cluster.scheduler()
+    cluster.worker("one")
+    with DaskEngine(cluster.address, patience=8) as engine:
+        engine._client.wait_for_workers(1, timeout=60)
+
+        def change(progress):
+            if progress.phase == "cells" and not progress.done:  # verified here; a worker must not trust that
+                recording = next((cluster.path / "toy" / "eval").glob("c-1_comb.*"))
+                recording.write_bytes(recording.read_bytes()[:-1] + b"x")
+
+        with pytest.raises(RunError, match=r"is refused: .*c-1_comb.*sha256"):
+            run(spec(cluster), cluster.path / "run", batch_size=1, engine=engine, device="cpu", report=change)
+        toybench.write_corpus(cluster.path / "toy")
+        cluster.kill("one")
+
+    with pytest.raises(RunError, match="the scheduler has no workers after 3 s"):
+        DaskEngine(cluster.address, patience=3)
+
+
+@pytest.mark.timeout(180)
+def test_the_last_worker_s_death_is_said(cluster):
+    cluster.scheduler()
+    cluster.worker("one")
+
+    def kill(progress):
+        if progress.phase == "cells" and progress.done and cluster.processes.get("one"):
+            cluster.kill("one")
+
+    with DaskEngine(cluster.address, patience=60) as engine:
+        engine.patience = 6
+        with pytest.raises(RunError, match="no worker has been there for 6 s; finished rows are kept"):
+            run(spec(cluster), cluster.path / "run", batch_size=1, engine=engine, device="cpu", report=kill)
+    assert len(rows_of(cluster.path / "run")) >= 2
+
+
+@pytest.mark.timeout(180)
+def test_a_scheduler_that_does_not_come_back_is_said(cluster):
+    cluster.scheduler()
+    cluster.worker("one")
+
+    def kill(progress):
+        if progress.phase == "cells" and progress.done and cluster.processes:
+            cluster.kill("scheduler", "one")
+
+    with DaskEngine(cluster.address, patience=15) as engine:
+        engine.patience = 2
+        with pytest.raises(RunError, match=r"no Dask scheduler answers.*finished rows are kept, the same command continues"):
+            run(spec(cluster), cluster.path / "run", batch_size=1, engine=engine, device="cpu", report=kill)
+    assert len(rows_of(cluster.path / "run")) >= 2

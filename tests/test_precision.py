@@ -79,6 +79,10 @@ def test_maps_are_made_in_fp32_and_folders_are_not_mixed(root, tmp_path):
     assert [v.precision for v in views] == ["fp32", "bf16"]
     maps = [toybench.gradient(v) for v in views]
     assert all(isinstance(m, protocols.Attribution) for m in maps) and torch.equal(maps[0].values, maps[1].values)
+    for s in (exact, rounded):  # a method that asks for scores gets exact ones
+        bench = Workbench(s)
+        batch = bench.prepare("toy", "native", ordered_pairs(bench.corpus, "eval")[:2])
+        assert bench.view_for(batch, bench.attributor("toy-gradient")).precision == "fp32"
     pair, facts = ordered_pairs(Workbench(exact).corpus, "eval")[0], {}
     assert fingerprint(exact, pair, facts) != fingerprint(rounded, pair, facts)
     run(exact, tmp_path / "run")

@@ -16,7 +16,10 @@ def test_no_tensor_is_on_the_wrong_device(which):
     paths = os.pathsep.join([str(HERE), str(HERE / "second"), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Without the house's conftest, which leaves the folder out, and from within it, so that its files are found.
     done = subprocess.run(
-        [*command, "--noconftest", "-c", os.devnull, "--rootdir", str(HERE / "second"), "-o", "markers=heavy", "check_second_device.py"],
+        [
+            *command, "--noconftest", "-c", os.devnull, "--rootdir", str(HERE / "second"), "-o", "markers=heavy",
+            "check_second_device.py",
+        ],
         cwd=HERE / "second", env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
         timeout=500,
     )  # fmt: skip

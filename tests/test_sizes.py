@@ -235,7 +235,7 @@ def root(tmp_path_factory):
     return folder
 
 
-def test_a_size_is_measured_once_a_countermeasure_and_route_and_can_be_handed_on(root, monkeypatch):
+def test_a_size_is_measured_once_a_countermeasure_and_route(root, monkeypatch):
     toybench.install(monkeypatch)
     calls = []
     monkeypatch.setattr(
@@ -246,9 +246,7 @@ def test_a_size_is_measured_once_a_countermeasure_and_route_and_can_be_handed_on
     views = [bench.prepare("toy", route, pairs[i : i + 2]).view for route in ("native", "grid") for i in (0, 2, 4)]
     assert calls == ["native", "grid"] and {v.batch_size for v in views} == {5} and bench.batch_size == 4
     assert bench.sizes == {f"toy/{r}": {"inputs": 5, "why": "told so"} for r in ("grid", "native")}
-    other = Workbench(bench.spec, sizes=bench.sizes)
-    assert other.prepare("toy", "native", pairs[:2]).view.batch_size == 5 and len(calls) == 2
-    asked = Workbench(bench.spec, batch_size=3, sizes=bench.sizes)
+    asked = Workbench(bench.spec, batch_size=3)
     assert asked.prepare("toy", "native", pairs[:2]).view.batch_size == 3 and len(calls) == 2
     assert asked.sizes == {"toy/native": {"inputs": 3, "why": "asked for"}}
 
@@ -267,8 +265,10 @@ def test_a_model_that_fails_is_not_the_measurement_s_business(root, monkeypatch)
 
 def test_what_a_method_cannot_take_costs_that_method_only(root, monkeypatch):
     toybench.install(monkeypatch, "toy-gradient")
-    bench = Workbench(toybench.spec(root, "toy-gradient", "energy"), sizes={"toy/native": {"inputs": 8, "why": ""}})
+    monkeypatch.setattr("xaibench.harness.workbench.fastest_batch", lambda view: Size(8, "told so"))
+    bench = Workbench(toybench.spec(root, "toy-gradient", "energy"))
     pairs = ordered_pairs(bench.corpus, "eval")[:2]
+    bench.prepare("toy", "native", pairs)
     assert bench.halve("toy", "native", "toy-gradient") and bench.halve("toy", "native", "toy-gradient")
     prepared = bench.prepare("toy", "native", pairs)
     assert prepared.view.batch_size == 8

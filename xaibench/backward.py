@@ -1,8 +1,8 @@
 """The same gradients in less time: two backward passes that torch writes more generally than a countermeasure needs.
 
 Both leave the forward pass and every module's type alone, so attribution libraries see what they saw, and both can be
-differentiated again. On one core and LCNN (257 x 201) a forward and backward pass takes 29 ms an utterance instead of 63,
-and 37 without the second:
+differentiated again (not forwards: there is no rule for `torch.func.jvp` of a gradient). On one core and LCNN (257 x 201) a
+forward and backward pass took 29 ms an utterance instead of 63, and 37 without the second:
 
     larger half     torch.maximum takes eight passes over both halves, with masks, where five in place do
     few channels    oneDNN's gradient for a convolution's input is slow where the input has one or two channels: there it is
@@ -25,10 +25,15 @@ FEW = 2
 
 
 class _LargerHalf(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(x: Tensor) -> Tensor:
         return torch.maximum(*x.chunk(2, dim=1))
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
@@ -57,12 +62,17 @@ def larger_half(x: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry, ctx.biased = geometry, bias is not None
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple) -> Tensor:
         stride, padding, dilation = geometry
         return functional.conv2d(x, weight, bias, stride, padding, dilation)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        x, weight, _, ctx.geometry = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
@@ -84,7 +94,8 @@ class _Convolution(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, geometry: tuple) -> Tensor:
-    if x.ndim == 4 and x.requires_grad and torch.is_grad_enabled() and x.device.type == "cpu":
+    plain = x.ndim == 4 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if plain and x.requires_grad and torch.is_grad_enabled():
         return _Convolution.apply(x, weight, bias, geometry)
     stride, padding, dilation = geometry
     return functional.conv2d(x, weight, bias, stride, padding, dilation)

@@ -7,7 +7,8 @@ record (`Passes`) makes them once, when first asked, and goes with the view.
 A stale gradient would be wrong without a sign of it, so a record is believed only if `holds` says so: the very same model
 with its weights, buffers, modules, modes and hooks untouched, and inputs that are bit-equal to those of the record. A
 selection of utterances, a negated, shifted or randomised model and a copy of a model all fail that, and the method then
-makes its own passes. Readers get copies: what one method writes, no other sees.
+makes its own passes. Readers get copies: what one method writes, no other sees. (Writing through `.data`, and a replaced
+`forward`, go unseen here; the hash of the weights in the preflight finds the first.)
 
 Shapes: inputs and their gradient `(B, C, F, T)`, activation and gradient of a layer `(B, C', F', T')`, log-odds `(B,)`.
 Sign: the score explained is the view's, higher = more spoofed. Everything is computed in the precision of the weights.

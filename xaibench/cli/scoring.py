@@ -59,7 +59,9 @@ def run(
         str | None,
         typer.Option(help="Address of a Dask scheduler, tcp://HOST:8786; without one, `dask` starts processes here."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="How many processes to start here; default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many processes to start here; default: one a core.")
+    ] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(help="Weights (safetensors) instead of the shipped: FILE, or NAME=FILE with several CMs; repeatable."),

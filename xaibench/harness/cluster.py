@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from xaibench.errors import RunError
-from xaibench.harness.engine import Engine
+from xaibench.harness.engine import Engine, Gone
 from xaibench.harness.tasks import Task
 from xaibench.harness.worker import introduce
 
@@ -46,9 +46,10 @@ class DaskEngine(Engine):
         except ImportError as error:
             raise RunError("--engine dask needs Dask: pip install 'xaibench[cluster]'") from error
         self._distributed, self._closed = distributed, CommClosedError
+        self._broken = (OSError, TimeoutError, RuntimeError, CommClosedError)
         self.scheduler, self.patience, self.remote = scheduler, patience, True
         self.notes: list[str] = []
-        self._refused: dict[str, int] = {}
+        self._refused: dict[str, set[str]] = {}
         self._cluster = None
         if scheduler is None:
             self._cluster = distributed.LocalCluster(  # no limit of memory: a share of it each would stop torch on a laptop
@@ -67,8 +68,11 @@ class DaskEngine(Engine):
 
     @property
     def workers(self) -> int:
-        """How many there are now: those that join later get larger shares of what is left."""
-        return max(1, len(self._client.nthreads()))
+        """How many there are now. Raises Gone when the scheduler does not answer."""
+        try:
+            return max(1, len(self._client.nthreads()))
+        except self._broken as error:
+            raise Gone from error
 
     def _connect(self) -> None:
         deadline = time.monotonic() + self.patience
@@ -93,12 +97,15 @@ class DaskEngine(Engine):
                 f"{address}: the scheduler has no workers after {self.patience:.0f} s; start some with `dask worker "
                 f"{address} --nthreads 1`"
             ) from error
-        self._scheduler = self._client.sync(self._identity)
+        self._scheduler, self._seen = self._client.sync(self._identity), time.monotonic()
         self.executor = self._client.get_executor(pure=False, retries=0)
 
     def submit(self, work: Callable[[Task], Any], task: Task) -> Future:
         """Start a task on whichever worker is free."""
-        return self.executor.submit(work, task)
+        try:
+            return self.executor.submit(work, task)
+        except self._broken as error:
+            raise Gone from error
 
     def introductions(self, device: str) -> list[dict[str, Any]]:
         """What every worker says of itself. Raises RunError naming a worker that cannot (no xaibench, no such device)."""
@@ -113,9 +120,18 @@ class DaskEngine(Engine):
         if self._client.status != "running":
             return False
         try:
-            return self._client.sync(self._identity, callback_timeout=PING) == self._scheduler
-        except (OSError, TimeoutError):
+            same = self._client.sync(self._identity, callback_timeout=PING) == self._scheduler
+            workers = self._client.nthreads()
+        except self._broken:
             return False
+        if workers:
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > self.patience:
+            raise RunError(
+                f"{self._client.scheduler.address}: no worker has been there for {self.patience:.0f} s; finished rows are "
+                f"kept, the same command continues"
+            )
+        return same
 
     async def _identity(self) -> str:
         return (await self._client.scheduler.identity())["id"]
@@ -130,13 +146,17 @@ class DaskEngine(Engine):
 
     def refuse(self, worker: str, why: str) -> None:
         """Retire the worker; its tasks go to others. Raises RunError when no other is left."""
-        host = worker.rpartition(":")[0]
-        self._refused[host] = self._refused.get(host, 0) + 1
-        self.notes.append(f"worker {worker} is refused: {why}")
+        named = self._refused.setdefault(_host(worker), set())
+        if worker not in named:  # its next task says the same
+            named.add(worker)
+            self.notes.append(f"worker {worker} is refused: {why}")
         self._client.retire_workers(workers=[worker], close_workers=True)
-        others = set(self._client.nthreads()) - {worker}
-        if not others or self._refused[host] > REFUSALS:
+        if not any(self._may_work(other) for other in self._client.nthreads()):
             raise RunError(f"no worker is left that may compute this run: {'; '.join(dict.fromkeys(self.notes))}")
+
+    def _may_work(self, worker: str) -> bool:
+        named = self._refused.get(_host(worker), set())
+        return worker not in named and len(named) <= REFUSALS
 
     def recover(self) -> None:
         """Find the scheduler again, at the same address. Raises RunError if it does not come back in time."""
@@ -146,3 +166,7 @@ class DaskEngine(Engine):
             self._connect()
         except RunError as error:
             raise RunError(f"{error}; finished rows are kept, the same command continues") from error
+
+
+def _host(worker: str) -> str:
+    return worker.rpartition(":")[0]

@@ -80,6 +80,10 @@ class Engine:
         raise RunError("the workers are gone; finished rows are kept, the same command continues")
 
 
+class Gone(Exception):
+    """The engine cannot be reached: nothing can be handed out now. `Engine.recover` finds it again, or gives up."""
+
+
 #: Seconds without an answer after which an engine is asked whether it is alive.
 PATIENCE = 5.0
 #: Errors of a future whose answer nobody will ever get.
@@ -96,14 +100,13 @@ def completed(
     """
     pending: dict[Future, Task] = {}
     while True:
-        while len(pending) < engine.in_flight and (task := queue.take()) is not None:
-            pending[engine.submit(work, task)] = task
-        if not pending:
+        gone = not _handed_out(engine, work, queue, pending)
+        if not pending and not gone:
             return
-        done, _ = wait(pending, timeout=PATIENCE, return_when=FIRST_COMPLETED)
+        done, _ = wait(pending, timeout=0 if gone else PATIENCE, return_when=FIRST_COMPLETED)
         finished = [(pending.pop(future), future) for future in done]
         lost = [task for task, future in finished if engine.lost(_error(future))]
-        if lost or (not done and not engine.alive()):
+        if gone or lost or (not done and not engine.alive()):
             for future, task in pending.items():
                 future.cancel()
                 lost.append(task)
@@ -125,6 +128,21 @@ def completed(
                     queue.back(task, alone=True)
             elif not engine.lost(error):
                 raise error
+
+
+def _handed_out(engine: Engine, work: Callable[[Task], Any], queue: Queue, pending: dict[Future, Task]) -> bool:
+    """Fill the engine up; False where it cannot be reached: what was not handed out is in the queue again."""
+    task = None
+    try:
+        room = engine.in_flight - len(pending)
+        while room > 0 and (task := queue.take()) is not None:
+            pending[engine.submit(work, task)] = task
+            room -= 1
+    except Gone:
+        if task is not None:
+            queue.back(task)
+        return False
+    return True
 
 
 def _error(future: Future) -> BaseException | None:

@@ -20,8 +20,9 @@ class Prefetch(Generic[Key, Thing]):
     `read` must be a function of its key that another thread may call. One thread calls `soon` and the object itself.
 
     >>> ahead = Prefetch(str.upper)
-    >>> ahead.soon("a"), ahead("a"), ahead("b")
-    (True, 'A', 'B')
+    >>> ahead.soon("a")
+    >>> ahead("a"), ahead("b")
+    ('A', 'B')
     """
 
     def __init__(self, read: Callable[[Key], Thing], *, most: int = 2) -> None:
@@ -29,16 +30,15 @@ class Prefetch(Generic[Key, Thing]):
         self._under_way: dict[Key, Future[Thing]] = {}
         self._thread: ThreadPoolExecutor | None = None
 
-    def soon(self, key: Key) -> bool:
-        """Begin to read, unless it has begun. Returns False, and does nothing, where `most` others wait already."""
+    def soon(self, key: Key) -> None:
+        """Begin to read, unless it has begun. Of more than `most` the oldest is dropped: nobody came for it."""
         if key in self._under_way:
-            return True
-        if len(self._under_way) >= self._most:
-            return False
+            return
+        while len(self._under_way) >= self._most:
+            self._under_way.pop(next(iter(self._under_way))).cancel()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="xaibench-prefetch")
         self._under_way[key] = self._thread.submit(self._read, key)
-        return True
 
     def __call__(self, key: Key) -> Thing:
         """What `read` gives, handed out once: kept by the caller or read again. Raises what `read` raises."""

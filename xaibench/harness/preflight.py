@@ -148,7 +148,7 @@ def _target_gap(bench: Workbench, prepared: Prepared, attributor: Attributor, al
 
 
 def _completeness_gap(prepared: Prepared, maps: Tensor, baseline: str) -> float:
-    view = prepared.view
+    view = replace(prepared.view, precision="fp32")  # as the map is
     wanted = view.score(view.inputs) - view.score(view.fill(baseline))
     gap = (maps.sum(dim=(1, 2)) - wanted).abs() / wanted.abs().clamp_min(1e-6)
     return float(gap.median())

@@ -82,7 +82,7 @@ def run(
     started = time.perf_counter()
     engine = engine or Engine()
     workers = engine.introductions(str(device))
-    bench = Workbench(spec, device=choose_device("auto") if workers else device, batch_size=batch_size)
+    bench = Workbench(spec, device=choose_device("auto") if engine.remote else device, batch_size=batch_size)
     if workers and batch_size is None:
         bench.batch_size = default_batch_size(torch.device(workers[0]["device_type"]))
     every = ordered_pairs(bench.corpus, spec.split)
@@ -111,15 +111,19 @@ def run(
         ledger = _Ledger(store, bench, sum(_size(c) for c in chunks), problems, report)
         queue = Queue(chunks, verdicts, workers=engine.workers)
         work = _work(engine, bench, store.path.name, str(device), batch_size)
-        for task, done in completed(engine, work, queue, ForeignWorker):
-            if isinstance(done, BaseException):
-                done = Done(tuple(_died(chunk, bench, store.path.name, done) for chunk in task.chunks))
-            ledger.enter(task, done)
-            if task.judge:
-                queue.judged(combination(task.chunks[0]), done.verdict.void if done.verdict else "")
+        try:
+            for task, done in completed(engine, work, queue, ForeignWorker):
+                fatal = ""
+                if isinstance(done, BaseException):
+                    fatal = f"it kills every worker that runs it: {type(done).__name__}"
+                    done = Done(tuple(_died(chunk, bench, store.path.name, done) for chunk in task.chunks))
+                ledger.enter(task, done)
+                if task.judge:  # a fatal verdict is not kept, so a later run tries again
+                    queue.judged(combination(task.chunks[0]), done.verdict.void if done.verdict else fatal)
+        finally:
+            if ledger.sizes:
+                store.write_json("run.json", {**stamp, "sizes": {**stamp["sizes"], **ledger.sizes}})
         problems += engine.notes
-        if ledger.sizes:
-            store.write_json("run.json", {**stamp, "sizes": {**stamp["sizes"], **ledger.sizes}})
     seconds = time.perf_counter() - started
     return Summary(store.path, ledger.made, kept, seconds, ledger.statuses, tuple(dict.fromkeys(problems)))
 
@@ -194,7 +198,7 @@ def _stamp(
     """What run.json says. What earlier invocations in the same folder left there stays on record.
 
     `spec` and `environment` are of the last invocation that computed something, `earlier` holds those before it; `workers`
-    are the environments of other processes that computed, each kind once.
+    are the environments of the worker processes that were there at the start, each kind once; some may have been refused.
     """
     corpus, before = bench.corpus, before or {}
     cms: dict[str, Any] = dict(before.get("countermeasures", {}))

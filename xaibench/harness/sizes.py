@@ -175,7 +175,7 @@ def _available() -> int | None:
 
 
 def _cgroup_headroom(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container or a batch system leaves this process (cgroup version 2); None where it sets no limit."""
+    """What a container with a cgroup namespace of its own leaves this process (version 2); None where it sets no limit."""
     try:
         limit = (root / "memory.max").read_text(encoding="ascii").strip()
         return None if limit == "max" else max(int(limit) - int((root / "memory.current").read_text(encoding="ascii")), 0)
@@ -210,14 +210,14 @@ def _needs(work: Callable[[], object], device: torch.device) -> int:
     return peak_memory() - (resident or peak) if peak_memory() > peak else 0
 
 
-def fastest_batch(view: View, *, most: int | None = None) -> Size:
+def fastest_batch(view: View) -> Size:
     """Inputs at a time for a view's countermeasure: doubled from 1, on the view's own utterances repeated.
 
     Forward passes are timed as `View.score` makes them; one forward and backward pass says whether gradients fit, too.
-    most: inputs at a time that are tried at most; None is MOST. Raises what the model raises, other than for want of memory.
+    No more than MOST are tried. Raises what the model raises, other than for want of memory.
     """
     kind = "cuda" if view.device.type == "cuda" else "cpu"
-    most = most or MOST[kind]
+    most = MOST[kind]
     best, fastest, slower = 1, float("inf"), 0
     size, why = 1, f"no more than {most} are tried"
     while size <= most:

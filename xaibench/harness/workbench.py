@@ -76,20 +76,16 @@ class Workbench:
 
     batch_size: utterances a chunk and inputs at a time. None: a constant of the device for the first (`self.batch_size`),
         and for the second what is measured of each countermeasure and route (`self.sizes`).
-    sizes:      what was measured before, as `self.sizes` gives it; not measured again then.
     """
 
     def __init__(
         self, spec: RunSpec, *, device: torch.device | str = "cpu", batch_size: int | None = None,
-        sizes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:  # fmt: skip
         self.spec = spec
         self.device = torch.device(device)
         self.batch_size = batch_size or default_batch_size(self.device)
         self._asked = batch_size
         self._sizes: dict[tuple[str, ...], Size] = {}
-        if batch_size is None:
-            self._sizes = {tuple(k.split("/")): Size(int(v["inputs"]), str(v["why"])) for k, v in (sizes or {}).items()}
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._ahead = Prefetch(self._read)
 
@@ -220,6 +216,10 @@ class Workbench:
         if ("batch", countermeasure, route, tuple(p.id for p in chosen)) not in self._kept:
             self._ahead.soon((tuple(chosen), self.countermeasure(countermeasure).module.n_samples))
 
+    def close(self) -> None:
+        """Let go what was read ahead, and the thread that read it."""
+        self._ahead.forget()
+
     def _read(self, key: tuple[tuple[Pair, ...], int]) -> tuple[Tensor | None, Tensor]:
         """The halves on the host, ready to be copied to the device. Called by another thread too: it keeps nothing."""
         chosen, n_samples = key
@@ -345,6 +345,13 @@ class Workbench:
         truth: Truth, prior: Tensor | None,
     ) -> View:  # fmt: skip
         """The view of bona fide (or None) and vocoded waveforms `(B, n_samples)`. `truth` and `prior` on its axes."""
+        with computed_in("fp32", self.device.type):
+            return self._seen(countermeasure, route, ids, halves, truth=truth, prior=prior)
+
+    def _seen(
+        self, countermeasure: str, route: str, ids: Sequence[str], halves: tuple[Tensor | None, Tensor], *,
+        truth: Truth, prior: Tensor | None,
+    ) -> View:  # fmt: skip
         spec, cm = self.spec, self.countermeasure(countermeasure).module
         real, fake = halves
         references, _ = self.once(("training", cm.n_samples), lambda: self._training(cm.n_samples))

@@ -21,12 +21,12 @@ from xaibench.errors import AudioError, ManifestError, RunError, XaibenchError
 from xaibench.harness.cell import Explained, Outcome, run_chunk
 from xaibench.harness.device import choose_device, tune_allocator
 from xaibench.harness.environment import environment, versions
-from xaibench.harness.plan import Chunk, batches, ordered_pairs, source_hash
+from xaibench.harness.plan import Chunk, batches, ordered_pairs, reference_pairs, source_hash
 from xaibench.harness.preflight import Verdict, check
 from xaibench.harness.sizes import is_poisoned, lost_device, with_room
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.tasks import Task
-from xaibench.harness.workbench import Prepared, Workbench
+from xaibench.harness.workbench import PRIOR_PAIRS, Prepared, Workbench
 from xaibench.manifest import pairs, verify
 from xaibench.types import Pair
 
@@ -57,6 +57,10 @@ class Job:
     expects: Mapping[str, str]
 
 
+#: Torch's settings and generators are the process': tasks of one process take turns.
+_alone = threading.RLock()
+
+
 @dataclass(frozen=True, eq=False)
 class Done:
     """What came of a task: one outcome a chunk, and the verdict if it was to be judged."""
@@ -79,6 +83,11 @@ def facts(bench: Workbench) -> dict[str, str]:
 
 def compute(bench: Workbench, run: str, task: Task) -> Done:
     """Judge if need be, then compute every chunk. Raises only for what no row can say (a device that is lost)."""
+    with _alone:
+        return _computed(bench, run, task)
+
+
+def _computed(bench: Workbench, run: str, task: Task) -> Done:
     verdict: Verdict | None = None
     explained: Explained | None = None
     void = task.void
@@ -136,22 +145,26 @@ def _readable(bench: Workbench, chunk: Chunk, first: tuple[Pair, ...]) -> tuple[
 
 
 _bench: tuple[Job, Workbench] | None = None
-_alone = threading.Lock()  # torch's settings are the process': tasks of one process take turns
 
 
 def introduce(device: str) -> dict[str, Any]:
     """What a worker says of itself: its environment, and the kind of device that it would compute on."""
     chosen = choose_device(device)
-    return {**environment(chosen), "device_type": chosen.type, "worker": here()}
+    return {**environment(chosen), "device_type": chosen.type}
 
 
 def compute_remotely(job: Job, task: Task) -> Done:
     """`compute`, in a process that knows nothing of the run yet. Raises ForeignWorker if it must not take part."""
     with _alone:
         bench = _opened(job)
-        known = bench.once(("by id",), lambda: {p.id: p for p in pairs(bench.corpus, split=job.spec.split)})
-        soon = task.soon and _own(task.soon, known)
-        done = compute(bench, job.run, replace(task, chunks=tuple(_own(c, known) for c in task.chunks), soon=soon))
+        soon = task.soon and _own(bench, task.soon)
+        mine = replace(task, chunks=tuple(_own(bench, c) for c in task.chunks), soon=soon)
+        try:
+            done = compute(bench, job.run, mine)
+        except RunError as error:
+            if not is_poisoned(error):
+                raise
+            raise ForeignWorker(here(), str(error)) from error  # its tasks go to processes whose device still works
     return replace(done, outcomes=tuple(_portable(o) for o in done.outcomes))
 
 
@@ -169,11 +182,14 @@ def here() -> str:
 def _opened(job: Job) -> Workbench:
     global _bench
     if _bench is None or _bench[0] != job:
+        if _bench is not None:
+            _bench[1].close()
         _bench = None  # what another job holds is let go before this one's is loaded
         tune_allocator()
         try:
             bench = Workbench(job.spec, device=choose_device(job.device), batch_size=job.inputs)
             bench.batch_size = job.batch_size
+            verify(u for p in reference_pairs(bench.corpus, most=PRIOR_PAIRS) for u in p.halves)
             mine = facts(bench)
         except (XaibenchError, OSError) as error:
             raise ForeignWorker(here(), str(error)) from error
@@ -184,12 +200,13 @@ def _opened(job: Job) -> Workbench:
     return _bench[1]
 
 
-def _own(chunk: Chunk, known: Mapping[str, Pair]) -> Chunk:
-    """The same chunk with this machine's files, checked where they lie elsewhere than the sender's."""
+def _own(bench: Workbench, chunk: Chunk) -> Chunk:
+    """The same chunk with this machine's files, each checked once a worker: an equal path elsewhere is another file."""
+    known = bench.once(("by id",), lambda: {p.id: p for p in pairs(bench.corpus, split=bench.spec.split)})
     mine = tuple(known[p.id] for p in chunk.pairs)
-    sent = {u.path for p in chunk.pairs for u in p.halves}
     try:
-        verify([u for p in mine for u in p.halves if u.path not in sent])
+        for pair in mine:
+            bench.once(("verified", pair.id), lambda pair=pair: verify(pair.halves))
     except ManifestError as error:
         raise ForeignWorker(here(), str(error)) from error
     return replace(chunk, pairs=mine)
