@@ -28,6 +28,7 @@ def rows_of(
                             "countermeasure": "cm", "attributor": attributor, "route": "native", "truth": truth,
                             "metric": metric, "value": value, "status": "undefined" if np.isnan(value) else "ok",
                             "seconds": 0.1, "note": "", "fingerprint": "f", "eer": 0.1, "pairs": 12.0, "dirty": False,
+                            "precision": "fp32",
                             **fixed,
                         }
                     )  # fmt: skip

@@ -569,3 +569,15 @@ def test_rows_of_a_metric_that_is_no_more_are_named_not_dropped_in_silence(tmp_p
     assert table.unknown_metrics(table.read_rows([run])) == ["iou"] and not table.unknown_metrics(rows)
     print_board([run], None)
     assert "metrics that this version does not have are left out: iou" in capsys.readouterr().err
+
+
+def test_the_precision_of_scores_is_on_the_board_and_never_mixed(tmp_path, rows):
+    rounded = fake_run.run_record()
+    rounded["spec"]["precision"] = "bf16"
+    one = fake_run.write_run(tmp_path / "one", rows, rounded)
+    board = table.board(table.read_rows([one]))
+    assert "; scores in bf16" in render.text(board) and '"precision": "bf16"' in render.as_json(board)
+    other = fake_run.write_run(tmp_path / "other", rows, fake_run.run_record())
+    assert "scores in" not in render.text(table.board(table.read_rows([other])))
+    with pytest.raises(RunError, match="cannot share a table: precision is 'bf16' and 'fp32'"):
+        table.read_rows([one, other])

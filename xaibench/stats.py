@@ -405,7 +405,8 @@ def _quantiles(pivots: Sequence[_Pivot], n_clusters: int, *, draws: int, seed: i
     variance = ss - 2 * shift * sn + shift**2 * nn[kind]
     spread = np.sqrt(np.maximum(variance, 0) * n_clusters / (n_clusters - 1)) / n[kind]
     # A resample without spread (one cluster drawn again and again) is infinitely sure of itself: it belongs in the tail.
-    flat = spread <= 1e-9 * errors
+    # Its variance is then a difference of equal sums, and what is left is their rounding, not a spread.
+    flat = (spread <= 1e-9 * errors) | (variance <= 1e-13 * (ss + shift**2 * nn[kind]))
     ratio = shift / np.where(flat, 1.0, spread)
     ratio[flat & (shift > 1e-9 * errors)] = np.inf
     ratio[flat & (shift < -1e-9 * errors)] = -np.inf

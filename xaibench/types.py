@@ -7,15 +7,15 @@ speaks for *spoof*.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from xaibench.errors import ManifestError, XaibenchError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 STATUSES = ("ok", "unsupported", "undefined", "failed", "void")
@@ -36,6 +36,8 @@ class Axis:
     edges: np.ndarray
 
     def __post_init__(self) -> None:
+        import numpy as np  # 50 ms, and `xaibench list` has no axis
+
         edges = np.array(self.edges, dtype=np.float64)  # a copy: the record freezes it, not the caller's array
         if self.kind not in ("frequency", "time"):
             raise XaibenchError(f"an axis is of kind 'frequency' or 'time', got {self.kind!r}")
@@ -50,6 +52,8 @@ class Axis:
         return len(self.edges) - 1
 
     def __eq__(self, other: object) -> bool:
+        import numpy as np
+
         return (
             isinstance(other, Axis)
             and self.kind == other.kind
@@ -186,5 +190,5 @@ class Row:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise XaibenchError(f"status {self.status!r} is none of {', '.join(STATUSES)}")
-        if (self.status == "ok") == bool(np.isnan(self.value)):
+        if (self.status == "ok") == math.isnan(self.value):
             raise XaibenchError(f"a row has a value if and only if it is ok, got {self.value} with {self.status!r}")

@@ -205,8 +205,8 @@ def test_presets_cost_what_they_must(view, truth):
     for preset, names, constants, questions in (
         ("quick", QUICK, 3, 2 * 6 + 2),  # untouched, twin, filled; two curves on the twin and two drops
         # Untouched, and the valid cells, all cells and 50 subsets filled with each of three fills. An attribution: two
-        # curves whose ten equal steps share 5 of 9 interior points, up to 6 of the 56 regions here, two soft masks.
-        ("full", FULL, 1 + 3 * (2 + 50), 3 * (2 * (16 + 4) + 6 + 2)),
+        # curves that hold the ten equal steps, up to 6 of the 56 regions here, two soft masks.
+        ("full", FULL, 1 + 3 * (2 + 50), 3 * (2 * 16 + 6 + 2)),
     ):
         counter = Counter()
         probe = Probe(replace(view, model=counter), truth.valid, FRACTIONS[preset])

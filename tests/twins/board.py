@@ -77,6 +77,7 @@ def _section(rows: pd.DataFrame, metrics: Sequence[str], facts: Mapping[str, str
         "pairs": planned,
         "eer": rows["eer"].dropna().iloc[0] if rows["eer"].notna().any() else np.nan,
         "dirty": bool(rows["dirty"].any()),
+        "precision": rows["precision"].iloc[0],
     }
     lines = {
         name: {**common, "attributor": name, "kind": kind(name), **_cells(part, planned * len(metrics))}
@@ -273,10 +274,11 @@ def _studentised(
     parts = np.stack([residual, counts, residual**2, residual * counts, counts**2], axis=1)
     s, n, ss, sn, nn = (_resamples(n_clusters, draws, seed) @ parts).T
     shift = s / n
-    variance = np.maximum(ss - 2 * shift * sn + shift**2 * nn, 0) * n_clusters / (n_clusters - 1)
+    difference = ss - 2 * shift * sn + shift**2 * nn
+    variance = np.maximum(difference, 0) * n_clusters / (n_clusters - 1)
     errors = np.sqrt(variance) / n
     # A resample without spread (one cluster drawn again and again) is infinitely sure of itself: it belongs in the tail.
-    flat = errors <= 1e-9 * error
+    flat = (errors <= 1e-9 * error) | (difference <= 1e-13 * (ss + shift**2 * nn))
     ratio = shift / np.where(flat, 1.0, errors)
     ratio[flat & (shift > 1e-9 * error)] = np.inf
     ratio[flat & (shift < -1e-9 * error)] = -np.inf

@@ -126,11 +126,11 @@ def engine_of(name: str, scheduler: str | None, workers: int | None) -> Engine:
     if name == "dask":
         from xaibench.harness.cluster import DaskEngine
 
-        if scheduler and workers:
+        if scheduler is not None and workers is not None:
             raise RunError("--workers starts processes here, --scheduler uses those of a cluster; give one of them")
         return DaskEngine(scheduler, workers=workers)
     if name != "local":
         raise RunError(f"unknown engine {name!r}; expected local or dask")
-    if scheduler or workers:
-        raise RunError(f"{'--scheduler' if scheduler else '--workers'} is for --engine dask; add it")
+    if scheduler is not None or workers is not None:
+        raise RunError(f"{'--scheduler' if scheduler is not None else '--workers'} is for --engine dask; add it")
     return Engine()

@@ -10,10 +10,14 @@ Needs the extra `cluster` (dask and distributed). docs/scale.md is the guide.
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from xaibench.errors import RunError
@@ -27,6 +31,23 @@ PATIENCE = 120.0
 PING = 20.0
 #: Workers of one host that are refused before the run gives up: a cluster that restarts them would bring them back forever.
 REFUSALS = 8
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started within ignore Ctrl-C, which a terminal sends to all: the run ends them, in order and silently."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class DaskEngine(Engine):
@@ -43,6 +64,7 @@ class DaskEngine(Engine):
         try:
             import distributed
             from distributed.comm import CommClosedError
+            from distributed.gc import disable_gc_diagnosis
         except ImportError as error:
             raise RunError("--engine dask needs Dask: pip install 'xaibench[cluster]'") from error
         self._distributed, self._closed = distributed, CommClosedError
@@ -51,11 +73,21 @@ class DaskEngine(Engine):
         self.notes: list[str] = []
         self._refused: dict[str, set[str]] = {}
         self._cluster = None
-        if scheduler is None:
-            self._cluster = distributed.LocalCluster(  # no limit of memory: a share of it each would stop torch on a laptop
-                n_workers=workers or len(os.sched_getaffinity(0)), threads_per_worker=1, processes=True,
-                dashboard_address=None, memory_limit=0,
-            )  # fmt: skip
+        if workers is not None and workers < 1:
+            raise RunError(f"--workers must be at least 1, got {workers}")
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says of lost connections, we say
+        if scheduler is not None:
+            try:
+                distributed.comm.get_address_host_port(scheduler)
+            except ValueError as error:
+                raise RunError(f"--scheduler {scheduler!r}: {error}; expected tcp://HOST:8786") from error
+        else:
+            with _deaf_to_interrupts():
+                self._cluster = distributed.LocalCluster(  # no limit of memory: a share each would stop torch on a laptop
+                    n_workers=_cores() if workers is None else workers, threads_per_worker=1, processes=True,
+                    dashboard_address=":0", memory_limit=0, silence_logs=logging.CRITICAL,
+                )  # fmt: skip
+        disable_gc_diagnosis(force=True)  # its callback swallows a Ctrl-C that arrives within it
         self._connect()
 
     def __enter__(self) -> DaskEngine:
@@ -95,7 +127,7 @@ class DaskEngine(Engine):
             self._client.close()
             raise RunError(
                 f"{address}: the scheduler has no workers after {self.patience:.0f} s; start some with `dask worker "
-                f"{address} --nthreads 1`"
+                f"{address} --nthreads 1` (workers end when they lose their scheduler)"
             ) from error
         self._scheduler, self._seen = self._client.sync(self._identity), time.monotonic()
         self.executor = self._client.get_executor(pure=False, retries=0)

@@ -77,6 +77,7 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
     facts = {
         (cm, a): bench.facts(cm, bench.route(cm), a) for cm in spec.countermeasures for a in spec.attributors
     }  # fmt: skip
+    alike: dict[tuple[str, ...], tuple[str, ...]] = {}
     for cm in spec.countermeasures:
         route = bench.route(cm)
         frames = spec.grid.shape(bench.countermeasure(cm).module.n_samples)[1]
@@ -90,6 +91,7 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
                 gaps: dict[tuple[str, ...], list[Pair]] = {}
                 for pair, state in zip(batch, states, strict=True):
                     metrics = tuple(m for m, s in zip(spec.metrics, state.tolist(), strict=True) if not s)
+                    metrics = alike.setdefault(metrics, metrics)  # one object for millions of chunks
                     explained = (state == _OK).any()
                     unkept = (
                         spec.keep_maps and explained and not _has_maps(folder, spec, cm, route, frames, attributor, pair)

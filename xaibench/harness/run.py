@@ -85,6 +85,9 @@ def run(
     bench = Workbench(spec, device=choose_device("auto") if engine.remote else device, batch_size=batch_size)
     if workers and batch_size is None:
         bench.batch_size = default_batch_size(torch.device(workers[0]["device_type"]))
+    where = {w["device_type"] for w in workers} or {bench.device.type}
+    if spec.precision == "tf32" and where != {"cuda"}:
+        raise RunError("--precision tf32 is for CUDA devices; elsewhere it would be fp32 under another name")
     every = ordered_pairs(bench.corpus, spec.split)
     chosen = every[: spec.pairs]
     problems: list[str] = []

@@ -22,16 +22,16 @@ from xaibench.types import STATUSES
 SECTION = ("dataset", "truth", "countermeasure", "route")
 CELL = (*SECTION, "attributor", "utterance", "vocoder", "metric")
 #: What `read_rows` adds to `ROW_COLUMNS`, from run.json: the countermeasure's equal error rate on these utterances (a
-#: share), how many pairs the run planned, and whether it came from uncommitted code.
-RUN_COLUMNS = ("eer", "pairs", "dirty")
+#: share), how many pairs the run planned, whether it came from uncommitted code, and the precision of its scores.
+RUN_COLUMNS = ("eer", "pairs", "dirty", "precision")
 
 
 def read_rows(runs: Sequence[Path], *, encoded: bool = False) -> pd.DataFrame:
     """Every row of some run folders, with `RUN_COLUMNS`; each cell once. encoded: text as categories, see above.
 
     Runs are merged only when they agree on what is benchmarked: data set (name, hash, number of utterances and pairs),
-    truth, grid, preset (it fixes the steps of deletion curves) and the weights of every countermeasure they share. A
-    cell that two files hold is taken once when its fingerprints agree (an ok one before a failed one).
+    truth, grid, preset (it fixes the steps of deletion curves), precision and the weights of every countermeasure they
+    share. A cell that two files hold is taken once when its fingerprints agree (an ok one before a failed one).
 
     Raises RunError: no folder given, not a run folder, damaged or empty, runs that differ, or a cell with two
     fingerprints.
@@ -82,6 +82,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
     spec = record.get("spec", {})
     facts = {f"dataset.{k}": v for k, v in record.get("dataset", {}).items()}
     facts |= {name: spec.get(name) for name in ("truth", "grid", "preset")}
+    facts["precision"] = spec.get("precision", "fp32")  # of runs from before there was a choice
     return facts
 
 
@@ -96,7 +97,7 @@ def _check_identities(records: Mapping[Path, Mapping[str, Any]]) -> None:
             if found.get(fact) != expected.get(fact):
                 raise RunError(
                     f"{first} and {run} cannot share a table: {fact} is {expected.get(fact)!r} and {found.get(fact)!r}; "
-                    "make two boards, or run both with the same --data, --limit, --preset and --truth"
+                    "make two boards, or run both with the same --data, --limit, --preset, --precision and --truth"
                 )
     for run, record in records.items():
         for name, facts in record.get("countermeasures", {}).items():
@@ -130,9 +131,11 @@ def _with_run_columns(rows: pd.DataFrame, run: np.ndarray, records: Sequence[Map
     stamps = [[record, *record.get("earlier", [])] for record in records]
     dirty = [any(stamp.get("environment", {}).get("git_dirty") for stamp in some) for some in stamps]
     pairs = [float(record.get("dataset", {}).get("pairs") or 0) for record in records]
+    shared = records[0].get("spec", {}).get("precision", "fp32")  # `_check_identities` has seen to it
     return rows.assign(
-        eer=eers[run, rows["countermeasure"].cat.codes], pairs=np.array(pairs)[run], dirty=np.array(dirty, dtype=bool)[run]
-    )
+        eer=eers[run, rows["countermeasure"].cat.codes], pairs=np.array(pairs)[run], dirty=np.array(dirty, dtype=bool)[run],
+        precision=pd.Categorical.from_codes(np.zeros(len(rows), np.int8), [shared]),
+    )  # fmt: skip
 
 
 def _unique_cells(rows: pd.DataFrame) -> pd.DataFrame:
@@ -145,7 +148,7 @@ def _unique_cells(rows: pd.DataFrame) -> pd.DataFrame:
         first = rows.iloc[int(np.argmax(key == prints.index[prints > 1][0]))]
         raise RunError(
             f"the cell {' / '.join(first[list(CELL)])} is there {int(prints[prints > 1].iloc[0])} times with different "
-            f"fingerprints (other code, options or versions), and {int((prints > 1).sum())} cells in all; give only one of "
+            f"fingerprints (other code, options or precision), and {int((prints > 1).sum())} cells in all; give only one of "
             "these runs"
         )
     late = rows["status"].ne("ok").to_numpy()

@@ -159,7 +159,7 @@ def as_json(board: pd.DataFrame) -> str:
     sections = []
     for part in _sections(board):
         first = part.iloc[0]
-        shared = [*SECTION, "eer", "utterances", "vocoders", "pairs", "dirty"]
+        shared = [*SECTION, "eer", "utterances", "vocoders", "pairs", "dirty", "precision"]
         rows = part.drop(columns=shared).to_dict("records")
         sections.append({**{c: plain(first[c]) for c in shared}, "rows": rows, "verdict": verdict(part)})
     for section in sections:
@@ -214,7 +214,9 @@ def _title(part: pd.DataFrame) -> str:
     if row["pairs"] != row["utterances"] * row["vocoders"]:
         size += f", {row['pairs']} pairs of them"
     dirty = "; from uncommitted code" if row["dirty"] else ""
-    return f"{row['countermeasure']} ({eer}), {row['route']} route, truth {row['truth']}, {row['dataset']}: {size}{dirty}"
+    rounded = f"; scores in {row['precision']}" if row["precision"] != "fp32" else ""
+    what = f"{row['countermeasure']} ({eer}), {row['route']} route, truth {row['truth']}, {row['dataset']}"
+    return f"{what}: {size}{rounded}{dirty}"
 
 
 def _gaps(part: pd.DataFrame) -> list[tuple[str, str]]:

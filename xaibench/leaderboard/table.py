@@ -192,6 +192,7 @@ def _section(rows: pd.DataFrame, metrics: Sequence[str], *, draws: int, seed: in
         "pairs": planned,
         "eer": eers.iloc[0] if len(eers) else np.nan,
         "dirty": bool(rows["dirty"].any()),
+        "precision": rows["precision"].iloc[0],
     }
     cells = _cells(rows, pair, planned * len(metrics))
     lines = {name: {**common, "attributor": name, "kind": kind(name), **found} for name, found in cells.items()}
