@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from xaibench.errors import XaibenchError
 from xaibench.harness.cell import explain, run_chunk
 from xaibench.harness.device import tune_allocator
+from xaibench.harness.known import known_names
 from xaibench.harness.plan import Chunk, ordered_pairs
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import Workbench, known_names
+from xaibench.harness.workbench import Workbench
 from xaibench.metrics import catalog
 from xaibench.passes import count_passes
 

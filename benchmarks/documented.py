@@ -46,9 +46,10 @@ from xaibench_zennit import excitation, lrp
 from zennit.attribution import Gradient
 from zennit.composites import EpsilonAlpha2Beta1, EpsilonGammaBox, EpsilonPlus
 
+from xaibench.harness.known import load_countermeasure
 from xaibench.harness.plan import ordered_pairs
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import Workbench, load_countermeasure
+from xaibench.harness.workbench import Workbench
 from xaibench.layers import deeplift_form
 from xaibench.view import SpoofLogOdds, View, derive_seed, patches
 

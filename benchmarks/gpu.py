@@ -26,10 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from xaibench.harness.cell import explain
 from xaibench.harness.device import choose_device, tune_allocator
 from xaibench.harness.environment import environment
+from xaibench.harness.known import known_names
 from xaibench.harness.plan import ordered_pairs
 from xaibench.harness.sizes import is_out_of_memory, is_poisoned, release
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import Prepared, Workbench, known_names
+from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.probe import Probe
 from xaibench.passes import Passes
 from xaibench.precision import PRECISIONS, computed_in

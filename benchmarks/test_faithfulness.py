@@ -32,7 +32,8 @@ from opened import open_batch, open_bench, tie_free
 from xaibench.errors import XaibenchError
 from xaibench.harness.cell import explain
 from xaibench.harness.device import tune_allocator
-from xaibench.harness.workbench import Prepared, known_names
+from xaibench.harness.known import known_names
+from xaibench.harness.workbench import Prepared
 from xaibench.metrics.catalog import FRACTIONS
 from xaibench.metrics.evidence import Evidence, Probe
 from xaibench.metrics.faithfulness import area_under_curve

@@ -360,7 +360,7 @@ def test_maps_of_a_countermeasures_own_making_come_from_the_changed_copy(root, m
             return self.backend[0](tap)[:, 0].detach()
 
     monkeypatch.setattr(toybench.ToyRecipe, "untrained", lambda self, *, seed: Speaking())
-    monkeypatch.setattr("xaibench.harness.workbench.load_weights", lambda module, path: None)
+    monkeypatch.setattr("xaibench.harness.known.load_weights", lambda module, path: None)
     own = attributor(name="toy-gradient", paper="none", needs=["intrinsic"], class_specific=False)(
         lambda view: view.intrinsic["own"](view.inputs)
     )

@@ -17,9 +17,10 @@ from toys import N_SAMPLES, SHAPE, LinearCM
 from xaibench import registry
 from xaibench.cli.words import checkpoints_of, cm_options, roots_of
 from xaibench.errors import CheckpointError, RunError, XaibenchError
+from xaibench.harness.known import known_countermeasures, load_countermeasure
 from xaibench.harness.plan import fingerprint, ordered_pairs
 from xaibench.harness.run import run
-from xaibench.harness.workbench import Workbench, known_countermeasures, load_countermeasure
+from xaibench.harness.workbench import Workbench
 from xaibench.recipe import Recipe
 from xaibench.weights import save_weights
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from xaibench.harness.known import known_metrics, known_names
 from xaibench.harness.run import run
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import known_metrics, known_names
 
 
 @pytest.mark.heavy

@@ -18,10 +18,11 @@ import toybench
 from pandas.testing import assert_frame_equal
 
 from xaibench.errors import AudioError, CheckpointError, ManifestError, PluginError, RunError
+from xaibench.harness.known import known_metrics, known_names
 from xaibench.harness.plan import batches, ordered_pairs, reference_pairs
 from xaibench.harness.results import Store
 from xaibench.harness.run import run
-from xaibench.harness.workbench import Workbench, known_metrics, known_names
+from xaibench.harness.workbench import Workbench
 
 KEYS = ["countermeasure", "route", "truth", "attributor", "utterance", "vocoder", "metric"]
 

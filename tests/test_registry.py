@@ -49,7 +49,7 @@ def site(tmp_path, monkeypatch):
 
 
 def test_a_ten_line_package_is_one_of_all(site):
-    from xaibench.harness.workbench import known_names
+    from xaibench.harness.known import known_names
 
     publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
     found = registry.find("attributors", "signed-root")
@@ -76,7 +76,7 @@ def test_a_ten_line_package_runs_on_a_view(site):
      ("x = = 1", "SyntaxError")],
 )  # fmt: skip
 def test_a_package_that_fails_to_import_is_one_named_problem(site, source, message):
-    from xaibench.harness.workbench import known_names
+    from xaibench.harness.known import known_names
 
     publish(site, "a-broken-package", "broken", source, {"attributors": {"broken-one": "broken:method"}})
     with pytest.raises(PluginError, match=r"a-broken-package 1\.2\.3 failed to import") as error:

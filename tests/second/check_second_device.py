@@ -23,8 +23,9 @@ from toys import BAND, GRID, SHAPE, ConvCM, pairs, truth_of, view_of
 from xaibench import registry
 from xaibench.grid import Grid
 from xaibench.harness.cell import explain, run_chunk
+from xaibench.harness.known import known_names
 from xaibench.harness.plan import Chunk, ordered_pairs
-from xaibench.harness.workbench import Workbench, known_names
+from xaibench.harness.workbench import Workbench
 from xaibench.metrics import catalog
 from xaibench.metrics.evidence import Evidence
 from xaibench.metrics.probe import Probe

@@ -12,9 +12,9 @@ import torch
 
 from xaibench import registry
 from xaibench.audit.section import Section, per_cent
+from xaibench.harness.known import control_names, known_names
 from xaibench.harness.run import Progress, run
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import control_names, known_names
 from xaibench.leaderboard.table import SHAMS, board, read_rows
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ import torch
 
 from xaibench import registry
 from xaibench.errors import RunError
+from xaibench.harness.known import control_names
 from xaibench.harness.run import Progress, run
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import control_names
 from xaibench.leaderboard.table import read_rows
 from xaibench.truth import DIFFERENCES, TruthSpec
 from xaibench.types import Pair

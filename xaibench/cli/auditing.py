@@ -42,7 +42,7 @@ def audit(
     from xaibench.audit.run import audit as examine
     from xaibench.audit.runs import AuditSpec, default_methods
     from xaibench.harness.device import choose_device
-    from xaibench.harness.workbench import known_countermeasures, known_datasets, known_names
+    from xaibench.harness.known import known_countermeasures, known_datasets, known_names
     from xaibench.leaderboard.table import kind
 
     size = batch_size_of(batch_size)

@@ -118,7 +118,7 @@ def data_verify(
 ) -> None:
     """Compare every file with the manifest's sha256."""
     from xaibench.datasets.catalog import source
-    from xaibench.harness.workbench import known_datasets
+    from xaibench.harness.known import known_datasets
     from xaibench.manifest import verify
 
     opened = source(known_datasets([name])[0], roots_of(root or [], name))
@@ -142,7 +142,7 @@ def data_info(
     from collections import Counter
 
     from xaibench.datasets.catalog import source
-    from xaibench.harness.workbench import known_datasets
+    from xaibench.harness.known import known_datasets
     from xaibench.manifest import SPLITS
 
     opened = source(known_datasets([name])[0], roots_of(root or [], name))

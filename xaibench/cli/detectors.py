@@ -53,7 +53,7 @@ def train(
     from xaibench.excerpts import Excerpts
     from xaibench.figures import training_curves
     from xaibench.harness.device import choose_device, tune_allocator
-    from xaibench.harness.workbench import known_datasets, known_names
+    from xaibench.harness.known import known_datasets, known_names
     from xaibench.training import TrainSpec
     from xaibench.training import train as train_countermeasure
 
@@ -163,8 +163,8 @@ def evaluate(
         return
     from xaibench.evaluation import evaluate_files, needs_vocoder, survey
     from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
+    from xaibench.harness.known import known_datasets, known_names, load_countermeasure
     from xaibench.harness.run import Progress
-    from xaibench.harness.workbench import known_datasets, known_names, load_countermeasure
 
     tune_allocator()
     name = known_names("countermeasures", [cm])[0][0]
@@ -225,7 +225,7 @@ def convert(
     `xaibench convert lcnn-lfcc __pretrained/trained_network.pt`
     """
     from xaibench import registry
-    from xaibench.harness.workbench import known_names
+    from xaibench.harness.known import known_names
 
     recipe = registry.load("countermeasures", known_names("countermeasures", [cm])[0][0])
     if getattr(recipe, "convert", None) is None:

@@ -82,15 +82,9 @@ def run(
     """
     from xaibench.grid import Grid
     from xaibench.harness.device import choose_device
+    from xaibench.harness.known import control_names, known_countermeasures, known_datasets, known_metrics, known_names
     from xaibench.harness.run import run as run_harness
     from xaibench.harness.spec import RunSpec
-    from xaibench.harness.workbench import (
-        control_names,
-        known_countermeasures,
-        known_datasets,
-        known_metrics,
-        known_names,
-    )
     from xaibench.truth import TruthSpec
 
     size = batch_size_of(batch_size)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,11 @@ from torch import Tensor
 
 from xaibench import audio, registry
 from xaibench.backward import quicken
-from xaibench.errors import AudioError, CheckpointError, PluginError, RunError
+from xaibench.errors import AudioError, RunError
 from xaibench.harness.device import default_batch_size, staged, to_device
 from xaibench.harness.environment import versions
 from xaibench.harness.guard import private_tensors
+from xaibench.harness.known import load_countermeasure
 from xaibench.harness.plan import interleave, reference_pairs, source_hash
 from xaibench.harness.prefetch import Prefetch
 from xaibench.harness.sizes import Size, fastest_batch, is_poisoned
@@ -37,7 +38,7 @@ from xaibench.segments import segment_truth, utterance_segments
 from xaibench.truth import SEGMENTS, top_share, truth
 from xaibench.types import Axis, Pair, Truth
 from xaibench.view import View, derive_seed, grid_view, native_view
-from xaibench.weights import load_weights, read_card, weights_hash
+from xaibench.weights import weights_hash
 
 #: Bona fide utterances that serve as references, and training pairs behind the frequency prior.
 REFERENCES = 20
@@ -390,121 +391,3 @@ def _ranks(covered: Tensor, values: Tensor) -> Tensor:
     order = values.flatten(1).argsort(dim=1, stable=True)
     order = order.gather(1, covered.gather(1, order).argsort(dim=1, stable=True))
     return order.argsort(dim=1, stable=True).double().view_as(values)
-
-
-def load_countermeasure(
-    name: str, checkpoint: str | None, options: Mapping[str, Any]
-) -> tuple[Countermeasure, dict[str, Any], Path]:
-    """A countermeasure with its weights, its card, and where they lie; built with its card's options and `options` on top.
-
-    Weights are looked for in `checkpoint`, in the folder that XAIBENCH_WEIGHTS names (as NAME.safetensors), and in the
-    package. Raises CheckpointError when there are none (saying how to get them), or weights of something else.
-    """
-    recipe = registry.load("countermeasures", name)
-    path = Path(checkpoint) if checkpoint else found_weights(name)
-    if path is None:
-        how = _how_to_get(name)
-        raise CheckpointError(
-            f"no trained weights of the countermeasure {name!r} are here: {how}. Then pass --checkpoint {name}=FILE, or put "
-            f"{name}.safetensors and its card in the folder named by XAIBENCH_WEIGHTS; an untrained countermeasure explains "
-            f"nothing"
-        )
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; `xaibench train --cm {name}` makes one")
-    card = dict(read_card(path))
-    try:
-        module = recipe.untrained(seed=0, **{**card.get("options", {}), **options})
-    except PluginError as error:
-        raise CheckpointError(f"{path}: the countermeasure of its card cannot be built: {error}") from error
-    if card.get("name") != name or list(card.get("classes", ())) != list(module.classes):
-        raise CheckpointError(
-            f"{path}: its card describes {card.get('name')!r} with classes {card.get('classes')}, expected {name!r} "
-            f"with {list(module.classes)}"
-        )
-    load_weights(module, path)
-    return module, card, path
-
-
-def _how_to_get(name: str) -> str:
-    recipe = registry.load("countermeasures", name)
-    return getattr(recipe, "obtain", "") or f"make them with `xaibench train --cm {name}`"
-
-
-def found_weights(name: str) -> Path | None:
-    """The checkpoint of a countermeasure where none is named: in the folder XAIBENCH_WEIGHTS, else in its package."""
-    folder = os.environ.get("XAIBENCH_WEIGHTS")
-    mine = Path(folder) / f"{name}.safetensors" if folder else None
-    return mine if mine is not None and mine.is_file() else registry.load("countermeasures", name).shipped()
-
-
-def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names as given, `all` expanded to every plugin of the group that loads and is not optional; and why others do not.
-
-    A broken plugin asked for by name is an error; among `all` it is a named problem. Raises PluginError.
-    """
-    available = sorted(registry.plugins(group))
-    if not available:
-        raise PluginError(f"no {group} are installed; the first-party ones are in plugins/ of the repository")
-    names: list[str] = []
-    broken: list[str] = []
-    for name in wanted:
-        if name == "all":
-            for plugin in available:
-                try:
-                    found = registry.load(group, plugin)
-                except PluginError as error:
-                    broken.append(str(error))
-                else:
-                    names += [] if getattr(found, "optional", False) else [plugin]
-        elif name not in available:
-            raise PluginError(registry.unknown(group.removesuffix("s"), name, available))
-        else:
-            registry.load(group, name)
-            names.append(name)
-    if not names:
-        raise PluginError(f"no {group} chosen; name some, or `all`")
-    return tuple(dict.fromkeys(names)), tuple(broken)
-
-
-def known_datasets(wanted: Sequence[str]) -> tuple[str, ...]:
-    """Data sets by name, or by the path of a manifest (NAME.toml). Raises PluginError for an unknown name."""
-    names: list[str] = []
-    for name in wanted:
-        names += [name] if name.endswith(".toml") else known_names("datasets", [name])[0]
-    return tuple(dict.fromkeys(names))
-
-
-def known_countermeasures(wanted: Sequence[str], checkpoints: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """As `known_names`; of `all`, those without weights become named problems instead of stopping everything."""
-    names, broken = known_names("countermeasures", wanted)
-    if "all" not in wanted:
-        return names, broken
-    bare = [n for n in names if n not in checkpoints and n not in wanted and found_weights(n) is None]
-    how = [f"countermeasure {n!r} is left out: no weights of it are here; {_how_to_get(n)}" for n in bare]
-    left = tuple(n for n in names if n not in bare)
-    if not left:
-        raise CheckpointError("no countermeasure has weights here: " + "; ".join(how))
-    return left, (*broken, *how)
-
-
-def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:
-    """Metrics by name; `preset` is the preset's own list, `all` everything. Raises PluginError for an unknown one."""
-    ours = list(catalog.METRICS)
-    theirs = sorted(registry.plugins("metrics"))
-    names: list[str] = []
-    for name in wanted:
-        if name == "preset":
-            names += [*(catalog.FULL if preset == "full" else catalog.QUICK), *theirs]
-        elif name == "all":
-            names += [*ours, *theirs]
-        elif name in ours or name in theirs:
-            names.append(name)
-        else:
-            raise PluginError(registry.unknown("metric", name, [*ours, *theirs]))
-    return tuple(dict.fromkeys(names))
-
-
-def control_names() -> tuple[str, ...]:
-    """The reference rows that every board carries: the attributors of xaibench itself, but for the optional ones."""
-    ours = (n for n, (first, *_) in registry.plugins("attributors").items() if first.distribution == "xaibench")
-    return tuple(n for n in ours if not registry.load("attributors", n).optional)

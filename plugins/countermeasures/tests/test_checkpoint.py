@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xaibench import registry
-from xaibench.harness.workbench import load_countermeasure
+from xaibench.harness.known import load_countermeasure
 from xaibench.protocols import Corpus, Countermeasure
 from xaibench.training import error_rates, evaluate
 

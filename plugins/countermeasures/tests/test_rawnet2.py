@@ -15,7 +15,7 @@ from xaibench_countermeasures.rawnet2 import FilterScaling, LastState, RawNet2, 
 from xaibench_countermeasures.sinc import sinc_filters
 
 from xaibench.errors import CheckpointError, XaibenchError
-from xaibench.harness.workbench import load_countermeasure
+from xaibench.harness.known import load_countermeasure
 from xaibench.protocols import Countermeasure
 from xaibench.scoring import bonafide_log_odds
 from xaibench.view import native_view

@@ -9,9 +9,9 @@ from xaibench_planted.notch import planted_rectangle
 
 from xaibench import registry
 from xaibench.audio import read
+from xaibench.harness.known import load_countermeasure
 from xaibench.harness.run import run
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.workbench import load_countermeasure
 from xaibench.leaderboard import table
 from xaibench.manifest import pairs
 from xaibench.protocols import Countermeasure
