@@ -82,5 +82,6 @@ def test_a_full_cell(benchmark, bench, prepared, tmp_path, attributor):
     share = sum(within) / sum(benchmark.stats.stats.data)
     benchmark.extra_info.update(
         forwards=count.forwards // utterances, backwards=count.backwards // utterances, forward_ms=1000 * forward,
-        backward_ms=1000 * backward, **{"forward share": share}, passes_s=floor, wall_s=wall, ratio=wall / floor, target=f"at most {TARGET}",
+        backward_ms=1000 * backward, **{"forward share": share}, passes_s=floor, wall_s=wall, ratio=wall / floor,
+        target=f"at most {TARGET}",
     )  # fmt: skip

@@ -124,10 +124,13 @@ def engine_of(name: str, scheduler: str | None, workers: int | None) -> Engine:
     from xaibench.harness.engine import Engine
 
     if name == "dask":
-        from xaibench.harness.cluster import DaskEngine
+        from xaibench.cli.output import note
+        from xaibench.harness.cluster import PATIENCE, DaskEngine
 
         if scheduler is not None and workers is not None:
             raise RunError("--workers starts processes here, --scheduler uses those of a cluster; give one of them")
+        if scheduler is not None:
+            note(f"asking {scheduler} for its workers (for up to {PATIENCE:.0f} s)")
         return DaskEngine(scheduler, workers=workers)
     if name != "local":
         raise RunError(f"unknown engine {name!r}; expected local or dask")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
 from xaibench.errors import RunError
@@ -181,7 +182,7 @@ class DaskEngine(Engine):
         named = self._refused.setdefault(_host(worker), set())
         if worker not in named:  # its next task says the same
             named.add(worker)
-            self.notes.append(f"worker {worker} is refused: {why}")
+            self.notes.append(f"worker {worker} is refused: {shorten(why, 300, placeholder=' ...')}")
         self._client.retire_workers(workers=[worker], close_workers=True)
         if not any(self._may_work(other) for other in self._client.nthreads()):
             raise RunError(f"no worker is left that may compute this run: {'; '.join(dict.fromkeys(self.notes))}")

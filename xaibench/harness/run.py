@@ -119,6 +119,7 @@ def run(
                 fatal = ""
                 if isinstance(done, BaseException):
                     fatal = f"it kills every worker that runs it: {type(done).__name__}"
+                    problems.append(f"{task.chunks[0].attributor} on {task.chunks[0].countermeasure}: {fatal}")
                     done = Done(tuple(_died(chunk, bench, store.path.name, done) for chunk in task.chunks))
                 ledger.enter(task, done)
                 if task.judge:  # a fatal verdict is not kept, so a later run tries again
