@@ -59,7 +59,7 @@ def test_positive_is_better_whatever_the_direction(rows):
 
 def test_the_numbers_are_the_boards_and_those_of_wilcoxon_over_utterances(rows):
     found = compare.paired_table(rows, "rank-accuracy").set_index("attributor")
-    board = table.board(rows.assign(eer=0.05, pairs=20, dirty=False)).set_index("attributor")
+    board = table.board(rows.assign(eer=0.05, pairs=20, dirty=False, precision="fp32")).set_index("attributor")
     for column, of_board in (("difference", ""), ("low", "_low"), ("high", "_high")):
         assert found[column].to_dict() == pytest.approx(board.loc[found.index, f"rank-accuracy_margin{of_board}"].to_dict())
     wide = rows[rows["metric"].eq("rank-accuracy")].pivot_table(index="utterance", columns="attributor", values="value")
