@@ -100,7 +100,7 @@ class SignedAblationCAM(AblationCAM):
 
     def __init__(self, model: nn.Module, target_layers: list[nn.Module], *, batch_size: int) -> None:
         # A fresh layer: the library's default argument is one object shared by all instances.
-        super().__init__(FirstRow(model), target_layers, ablation_layer=ZeroAblation(), batch_size=batch_size)
+        super().__init__(model, target_layers, ablation_layer=ZeroAblation(), batch_size=batch_size)
 
     def forward(self, input_tensor: Tensor, targets: Sequence[Target], eigen_smooth: bool = False) -> np.ndarray:
         scores = [target(output).item() for target, output in zip(targets, self.model(input_tensor), strict=True)]

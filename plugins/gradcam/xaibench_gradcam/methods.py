@@ -12,12 +12,13 @@ from __future__ import annotations
 from functools import partial
 
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ShapleyCAM, XGradCAM
-from torch import Tensor
+from torch import Tensor, nn
 
 from xaibench.protocols import attributor
 from xaibench.view import View
 from xaibench_gradcam.adapter import layer_map, model_map
 from xaibench_gradcam.corrected import (
+    FirstRow,
     OrderedFullGrad,
     OrientedEigenCAM,
     OrientedEigenGradCAM,
@@ -155,7 +156,10 @@ def ablation_cam(view: View, *, layer: str = "last") -> Tensor:
     for bona fide shows evidence for bona fide). One forward pass a channel, `view.batch_size` at a time, utterance after
     utterance as in the library.
     """
-    build = partial(SignedAblationCAM, batch_size=view.batch_size)
+
+    def build(model: nn.Module, target_layers: list[nn.Module]) -> SignedAblationCAM:
+        return SignedAblationCAM(FirstRow(model), target_layers, batch_size=view.batch_size)
+
     return layer_map(view, build, layer=layer, gradients=False, asks=True, one_at_a_time=True)
 
 
