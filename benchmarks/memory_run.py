@@ -12,8 +12,6 @@ import argparse
 import csv
 import hashlib
 import json
-import resource
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from xaibench import audio, registry
 from xaibench.harness.device import tune_allocator
 from xaibench.harness.plan import ordered_pairs
 from xaibench.harness.run import run
+from xaibench.harness.sizes import peak_memory
 from xaibench.harness.spec import RunSpec
 
 #: Samples of a recording, and by how many the place moves from one copy of an utterance to the next.
@@ -79,8 +78,7 @@ def main() -> None:
     )  # fmt: skip
     started = time.perf_counter()
     done = run(spec, asked.folder / "run", batch_size=4)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    peak = peak_memory() / 2**20
     print(json.dumps({
         "utterances": asked.utterances, "rows": done.computed, "statuses": done.statuses, "peak_mb": peak,
         "seconds": time.perf_counter() - started,

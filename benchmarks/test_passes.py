@@ -48,6 +48,8 @@ def test_passes(benchmark, prepared, group, shared):
     count, again = _measured(view, names, shared=True, together=together) if shared else (own, seconds)
     benchmark.extra_info.update(
         forwards=count.forwards, backwards=count.backwards,
-        saved=own.forwards + own.backwards - count.forwards - count.backwards, ratio=round(seconds / again, 2),
+        saved=own.forwards + own.backwards - count.forwards - count.backwards,
     )  # fmt: skip
+    if shared:
+        benchmark.extra_info["ratio"] = round(seconds / again, 2)
     benchmark.pedantic(_explain, (view, names), {"shared": shared, "together": together}, rounds=3)

@@ -184,7 +184,13 @@ def _cgroup_headroom(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def peak_memory() -> int:
-    """The largest resident size this process has had, in bytes."""
+    """The largest resident size this process has had, in bytes; its parent's, which `getrusage` may count, left out."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
