@@ -29,7 +29,7 @@ import pytest
 import torch
 from opened import open_batch, open_bench, tie_free
 
-from xaibench.errors import XaibenchError
+from xaibench.errors import Unsupported
 from xaibench.harness.cell import explain
 from xaibench.harness.device import tune_allocator
 from xaibench.harness.known import known_names
@@ -201,7 +201,7 @@ def areas(prepared: Prepared, maps: torch.Tensor, fill: str, precision: str) -> 
 def test_bf16(benchmark, bench, prepared, name):
     try:
         maps = explain(bench, prepared, name).on_view
-    except XaibenchError as reason:
+    except Unsupported as reason:
         pytest.skip(str(reason))
     rows = {}
     for fill in ("twin", "silence"):

@@ -11,6 +11,7 @@ import torch
 from captum.attr import Attribution as Method
 from torch import Tensor
 
+from xaibench.passes import Passes
 from xaibench.view import View
 
 M = TypeVar("M", bound=Method)
@@ -30,8 +31,8 @@ def leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_()
 
 
-def in_batches(method: M, view: View) -> M:
-    """Let `method` take its gradients `view.batch_size` inputs at a time.
+def in_batches(method: M, view: View, *, record: Passes | None = None) -> M:
+    """Let `method` take its gradients `view.batch_size` inputs at a time, or read them from a record that holds for them.
 
     captum puts all steps or draws of all utterances into one backward pass. Its own batching options would cut the
     random draws too, and the draws would then depend on the batch size.
@@ -44,6 +45,8 @@ def in_batches(method: M, view: View) -> M:
         target_ind: int | None = None,
         additional_forward_args: object = None,
     ) -> tuple[Tensor, ...]:
+        if record is not None and target_ind == SPOOF and record.holds(forward_fn, inputs[0]):
+            return (record.gradient(view.batch_size),)
         parts = [
             at_once(forward_fn, (part.detach().requires_grad_(),), target_ind, additional_forward_args)[0]
             for part in inputs[0].split(view.batch_size)
@@ -55,23 +58,8 @@ def in_batches(method: M, view: View) -> M:
 
 
 def at_the_inputs(method: M, view: View) -> M:
-    """As `in_batches`, for methods that take one gradient, at the view's own inputs: read from the view's record, if it
-    holds for what captum then asks.
-    """
-    own, record = in_batches(method, view).gradient_func, view.passes
-
-    def gradients(
-        forward_fn: Callable[..., Tensor],
-        inputs: tuple[Tensor, ...],
-        target_ind: int | None = None,
-        additional_forward_args: object = None,
-    ) -> tuple[Tensor, ...]:
-        if record is not None and target_ind == SPOOF and record.holds(forward_fn, inputs[0]):
-            return (record.gradient(view.batch_size),)
-        return own(forward_fn, inputs, target_ind, additional_forward_args)
-
-    method.gradient_func = gradients
-    return method
+    """As `in_batches`, for methods that take one gradient, at the view's own inputs: the view's record may have it."""
+    return in_batches(method, view, record=view.passes)
 
 
 @contextmanager
