@@ -178,6 +178,38 @@ def test_maps_are_kept_and_recompute_the_score(root, tmp_path, monkeypatch):
         assert stored.metadata["utterance"] == row.utterance
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_kept_curves_have_the_areas_of_the_rows(root, tmp_path, monkeypatch, batch_size):
+    from xaibench import maps
+    from xaibench.metrics.faithfulness import area_under_curve
+
+    toybench.install(monkeypatch, "toy-gradient")
+    metrics = ("deletion-twin", "insertion-twin", "rank-accuracy")
+    run(toybench.spec(root, "toy-gradient", "constant", keep_maps=True, metrics=metrics), tmp_path, batch_size=batch_size)
+    table = rows(tmp_path)
+    seen = table[table.metric.isin(metrics[:2]) & table.status.eq("ok")]
+    assert len(seen) > 20
+    for row in seen.itertuples():
+        stored = maps.read_map(maps.map_path(tmp_path, "toy", "native", row.attributor, f"{row.utterance}/{row.vocoder}"))
+        fractions, values = (torch.from_numpy(stored.curves[name]) for name in ("fractions", row.metric))
+        assert float(area_under_curve(fractions, values[None])) == pytest.approx(row.value, rel=1e-9)
+        assert fractions[0] == 0 and fractions[-1] == 1 and stored.metadata["resolves"] == "frequency,time"
+        ends = stored.curves["deletion-twin"], stored.curves["insertion-twin"]  # untouched and filled, from either side
+        assert ends[0][0] == pytest.approx(ends[1][-1]) and ends[0][-1] == pytest.approx(ends[1][0])
+
+
+def test_curves_stay_when_a_run_is_continued_for_another_metric(root, tmp_path, monkeypatch):
+    from xaibench import maps
+
+    toybench.install(monkeypatch)
+    path = maps.map_path(tmp_path, "toy", "native", "energy", "c_0/comb")
+    for metrics in (("deletion-twin",), ("deletion-twin", "rank-accuracy"), ("deletion-twin", "insertion-twin")):
+        run(toybench.spec(root, "energy", keep_maps=True, metrics=metrics), tmp_path)
+        path = next((tmp_path / "maps" / "toy" / "native" / "energy").iterdir())
+        expected = {"fractions", *(m for m in metrics if "tion-" in m)}
+        assert set(maps.read_map(path).curves) == expected
+
+
 KILLED = """
 import sys, toybench
 from pathlib import Path

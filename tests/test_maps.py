@@ -87,6 +87,25 @@ def test_what_is_not_a_map_is_not_written(tmp_path, values, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_curves_come_back_and_stay_with_the_same_map(tmp_path):
+    path = tmp_path / "m.safetensors"
+    first = {"fractions": np.array([0.0, 0.5, 1.0]), "deletion-twin": np.array([3.0, 1.0, -2.5])}
+    maps.write_map(path, a_map(), metadata={}, curves=first)
+    assert {n: c.tolist() for n, c in maps.read_map(path).curves.items()} == {n: c.tolist() for n, c in first.items()}
+    more = {"fractions": first["fractions"], "insertion-twin": np.array([-2.5, 0.0, 3.0])}
+    maps.write_map(path, a_map(), metadata={}, curves=more)
+    assert set(maps.read_map(path).curves) == {"fractions", "deletion-twin", "insertion-twin"}
+    maps.write_map(path, a_map(), metadata={})
+    assert len(maps.read_map(path).curves) == 3
+    other = {"fractions": np.array([0.0, 1.0]), "insertion-twin": np.array([0.0, 3.0])}
+    maps.write_map(path, a_map(), metadata={}, curves=other)  # other fractions: the old curves are of another run
+    assert set(maps.read_map(path).curves) == {"fractions", "insertion-twin"}
+    maps.write_map(path, a_map(1), metadata={})  # another map
+    assert maps.read_map(path).curves == {}
+    with pytest.raises(XaibenchError, match="not as long as its fractions"):
+        maps.write_map(path, a_map(), metadata={}, curves={"fractions": np.zeros(2), "deletion-twin": np.zeros(3)})
+
+
 def test_missing_damaged_and_foreign_files_are_named(tmp_path):
     with pytest.raises(RunError, match=r"gone\.safetensors.*--keep-maps"):
         maps.read_map(tmp_path / "gone.safetensors")

@@ -1,19 +1,21 @@
 """Attribution maps on disk, as `xaibench run --keep-maps` leaves them; safetensors, never pickles.
 
-    RUN/maps/<countermeasure>/<route>/<attributor>/<source>__<vocoder>.safetensors    values (F, T) float32
+    RUN/maps/<countermeasure>/<route>/<attributor>/<source>__<vocoder>.safetensors
+                                                      values (F, T) float32; curve:fractions, curve:deletion-twin ... (S,)
     RUN/maps/truth/<truth>/<frames>/<source>__<vocoder>.safetensors
                                                       values (F, T) float32, region, valid (F, T) uint8, 0 or 1
 
 Countermeasures may look at different lengths, so there is a truth for each number of frames. All are on the run's grid:
-frequency first, positive = evidence for spoof. Every name becomes one safe path component;
-the ids as they were stand in the file's metadata. numpy only: no torch is imported here.
+frequency first, positive = evidence for spoof. A curve is the spoof log-odds of the utterance while the map's largest cells
+are deleted or inserted, at `fractions` of the valid cells, as the run's metrics asked for them. Every name becomes one safe
+path component; the ids as they were stand in the file's metadata. numpy only: no torch is imported here.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -24,17 +26,22 @@ from safetensors.numpy import save_file
 from xaibench.errors import RunError, XaibenchError
 
 SUFFIX = ".safetensors"
+CURVE = "curve:"
 TRUTH = "truth"  # the folder of truths beside those of countermeasures, so no countermeasure may be called so
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMap:
-    """One file: `values` `(F, T)` float32; `region` and `valid` `(F, T)` bool for a truth, else None."""
+    """One file: `values` `(F, T)` float32; `region` and `valid` `(F, T)` bool for a truth, else None.
+
+    curves: `fractions` and by name (`deletion-twin`) the spoof log-odds at them, `(S,)` float64; empty where none were kept.
+    """
 
     values: np.ndarray
     metadata: Mapping[str, str]
     region: np.ndarray | None = None
     valid: np.ndarray | None = None
+    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def component(name: str) -> str:
@@ -80,12 +87,25 @@ def truth_paths(run: Path, truth: str, pair: str) -> list[Path]:
     return sorted(p for p in (f / _file(pair) for f in folder.glob("*") if f.is_dir()) if p.exists())
 
 
-def write_map(path: Path, values: object, *, metadata: Mapping[str, object]) -> None:
-    """Write a map `(F, T)`, atomically: readers see the whole file or none.
+def write_map(
+    path: Path, values: object, *, metadata: Mapping[str, object], curves: Mapping[str, object] | None = None
+) -> None:
+    """Write a map `(F, T)` and its curves, atomically: readers see the whole file or none.
 
-    Raises XaibenchError for values that are not a finite `(F, T)`, RunError when the file cannot be written.
+    Curves of a file that is replaced stay, where the map and the fractions are the same: a run that is continued asks for
+    what it lacks only. Raises XaibenchError for values that are not a finite `(F, T)` or a curve that is not as long as its
+    fractions, RunError when the file cannot be written.
     """
-    _write(Path(path), _checked(path, values), metadata)
+    path, tensors = Path(path), _checked(path, values)
+    found = {name: np.ascontiguousarray(curve, dtype=np.float64) for name, curve in (curves or {}).items()}
+    bad = [name for name, curve in found.items() if curve.ndim != 1 or len(curve) != len(found.get("fractions", ()))]
+    if bad:
+        raise XaibenchError(f"{path.name}: the curve {bad[0]} is not as long as its fractions")
+    old = read_map(path) if path.is_file() else None
+    if old is not None and np.array_equal(old.values, tensors["values"]):
+        same = np.array_equal(old.curves.get("fractions", ()), found.get("fractions", old.curves.get("fractions", ())))
+        found = {**(old.curves if same else {}), **found}
+    _write(path, {**tensors, **{CURVE + name: curve for name, curve in found.items()}}, metadata)
 
 
 def write_truth(path: Path, values: object, region: object, valid: object, *, metadata: Mapping[str, object]) -> None:
@@ -112,7 +132,8 @@ def read_map(path: Path) -> StoredMap:
     if "values" not in tensors or tensors["values"].ndim != 2:
         raise RunError(f"{path}: holds {', '.join(sorted(tensors)) or 'nothing'}, expected a map `values` (F, T)")
     masks = {name: tensors[name].astype(bool) for name in ("region", "valid") if name in tensors}
-    return StoredMap(values=tensors["values"], metadata=metadata, **masks)
+    curves = {name.removeprefix(CURVE): tensors[name] for name in sorted(tensors) if name.startswith(CURVE)}
+    return StoredMap(values=tensors["values"], metadata=metadata, curves=curves, **masks)
 
 
 def kept_maps(run: Path, pair: str) -> dict[tuple[str, str], dict[str, Path]]:

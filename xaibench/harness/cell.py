@@ -23,7 +23,7 @@ from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.evidence import Evidence
 from xaibench.precision import computed_in
 from xaibench.project import density, project
-from xaibench.protocols import Metric
+from xaibench.protocols import Attributor, Metric
 from xaibench.types import Attribution, Pair, Row, Truth
 
 
@@ -45,22 +45,32 @@ class Explained:
 
 
 @dataclass(frozen=True, eq=False)
+class Kept:
+    """One utterance's map, for the disk: `values` `(F, T)` on the grid, what it resolves, and its curves `(S,)` by name."""
+
+    pair: Pair
+    values: Any  # a tensor; a numpy array on its way between processes
+    resolves: tuple[str, ...]
+    curves: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
-    """What comes back from a chunk: rows, maps `(pair, (F, T))` when asked for, and a traceback when something failed.
+    """What comes back from a chunk: rows, maps when asked for, and a traceback when something failed.
 
     sizes: inputs at a time by then, as `Workbench.sizes` gives them: the chunk may have been computed in another process.
     """
 
     rows: tuple[Row, ...]
-    maps: tuple[tuple[Pair, Tensor], ...] = ()
+    maps: tuple[Kept, ...] = ()
     truths: tuple[tuple[Pair, Tensor, Tensor, Tensor], ...] = ()
     error: str = ""
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def explain(bench: Workbench, prepared: Prepared, attributor_name: str) -> Explained:
-    """Run one method on one batch. Raises what the method raises, and XaibenchError for a map of the wrong form."""
-    attributor = bench.attributor(attributor_name)
+def explain(bench: Workbench, prepared: Prepared, method: str | Attributor) -> Explained:
+    """Run a method, by name or itself, on a batch. Raises what it raises, and XaibenchError for a map of the wrong form."""
+    attributor = bench.attributor(method) if isinstance(method, str) else method
     view = bench.view_for(prepared, attributor)
     view.require(attributor.needs, "it")  # the row names the method: one reason, one text
     started = time.perf_counter()
@@ -181,7 +191,12 @@ def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | N
             )  # fmt: skip
     kept, truths = (), ()
     if bench.spec.keep_maps:
-        kept = tuple(zip(chunk.pairs, made.on_grid.values.cpu(), strict=True))
+        curves = judge.curves()
+        resolves = tuple(sorted(made.on_grid.resolves))
+        kept = tuple(
+            Kept(pair, values, resolves, curve)
+            for pair, values, curve in zip(chunk.pairs, made.on_grid.values.cpu(), curves, strict=True)
+        )
         truths = tuple(
             (pair, truth.values[i].cpu(), truth.region[i].cpu(), truth.valid.cpu()) for i, pair in enumerate(chunk.pairs)
         )
@@ -198,6 +213,19 @@ class _Judge:
     def __call__(self, metric: Metric) -> list[float]:
         """The metric's scores, with fewer inputs at a time where memory runs out. Raises what the metric raises."""
         return with_room(lambda: self._scores(metric), self._smaller, self.bench.device)
+
+    def curves(self) -> list[dict[str, Tensor]]:
+        """By utterance, the curves the metrics asked for, `(S,)` each, and their `fractions`.
+
+        None of a map without an order, whose answers are NaN, and none when what was kept was dropped for want of memory.
+        """
+        asked = {} if self._evidence is None else self._evidence.asked()
+        host = {name: (curve.fractions.cpu(), curve.log_odds.double().cpu()) for name, curve in asked.items()}
+        found = []
+        for i in range(len(self.chunk.pairs)):
+            mine = {name: values[i] for name, (_, values) in host.items() if values[i].isfinite().all()}
+            found.append({"fractions": next(iter(host.values()))[0], **mine} if mine else {})
+        return found
 
     def forget(self) -> None:
         """Drop what was kept, and its memory."""

@@ -286,9 +286,10 @@ def _died(chunk: Chunk, bench: Workbench, run: str, error: BaseException) -> Out
 
 def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
     """Maps first, then the rows: a row on disk means that everything of its cell is."""
-    for pair, values in outcome.maps:
-        path = maps.map_path(store.path, chunk.countermeasure, chunk.route, chunk.attributor, pair.id)
-        maps.write_map(path, values, metadata=_metadata(spec, chunk, pair))
+    for kept in outcome.maps:
+        path = maps.map_path(store.path, chunk.countermeasure, chunk.route, chunk.attributor, kept.pair.id)
+        facts = {**_metadata(spec, chunk, kept.pair), "resolves": ",".join(kept.resolves)}
+        maps.write_map(path, kept.values, metadata=facts, curves=kept.curves)
     for pair, values, region, valid in outcome.truths:
         path = maps.truth_path(store.path, spec.truth.name, values.shape[1], pair.id)
         if not path.exists():

@@ -214,6 +214,9 @@ def _own(bench: Workbench, chunk: Chunk) -> Chunk:
 
 def _portable(outcome: Outcome) -> Outcome:
     """With numpy arrays instead of tensors, which every way of sending objects understands."""
-    maps = tuple((pair, values.numpy()) for pair, values in outcome.maps)
+    maps = tuple(
+        replace(kept, values=kept.values.numpy(), curves={n: c.numpy() for n, c in kept.curves.items()})
+        for kept in outcome.maps
+    )
     truths = tuple((pair, *(t.numpy() for t in tensors)) for pair, *tensors in outcome.truths)
     return replace(outcome, maps=maps, truths=truths)

@@ -79,6 +79,12 @@ class Evidence:
         answers = self._answers(direction, fill, [self.probe.count(f) for f in points])
         return Curve(torch.tensor(points, dtype=torch.float64), torch.stack(answers, 1))
 
+    def asked(self) -> dict[str, Curve]:
+        """The curves that some metric asked for, at all of the probe's fractions: "deletion-twin" and the like."""
+        counts = [self.probe.count(f) for f in self.probe.fractions]
+        names = [key for key, known in self._known.items() if set(counts) <= set(known)]
+        return {f"{direction}-{fill}": self.curve(direction, fill) for direction, fill in names}
+
     def drop(self, fill: str, share: float = 0.05) -> Tensor:
         """By how much the spoof log-odds fall when the top `share` alone is filled. Shape: `(B,)`.
 
