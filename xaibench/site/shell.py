@@ -1,0 +1,186 @@
+"""One page: a Jinja template, the files it needs, and where it stands in the site.
+
+Every page opens from a folder (file://) and asks nobody for anything: styles and scripts lie beside it or, for a page that
+is one file (`inline=True`), within it. A content security policy in every page's head forbids requests to other places.
+Every value is escaped unless a template says otherwise, and a template that asks for a value nobody gave is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xaibench.errors import RunError, XaibenchError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+HERE = Path(__file__).parent
+ASSETS, TEMPLATES = HERE / "assets", HERE / "templates"
+COMMON = ("site.css", "site.js")  # what every page links to
+
+
+def render(template: str, *, root: str = "", inline: bool = False, **content: object) -> str:
+    """A page as text.
+
+    template: a file of `templates/`. root: the way to the site's top, "" there and "../" one folder down. inline: styles and
+    scripts stand within the page, which is then one file. content: what the template shows; `title` always, and for the
+    frame `nav`, pairs of label and address from the top of the site, and `footer`, a sentence.
+
+    Raises XaibenchError for a template that is not there, or that shows what was not given.
+
+    >>> "&lt;b&gt;" in render("base.html.j2", title="<b>")
+    True
+    """
+    from jinja2 import TemplateNotFound, UndefinedError
+
+    frame = {"root": root, "inline": inline, "nav": (), "footer": ""}
+    try:
+        return _environment().get_template(template).render({**frame, **content})
+    except TemplateNotFound as error:
+        raise XaibenchError(f"{error.name}: no such template in {TEMPLATES.name}/") from error
+    except UndefinedError as error:
+        raise XaibenchError(f"{template}: {error.message}; the page was not given all it shows") from error
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a page or a script whole or not at all. Raises RunError where it cannot be written."""
+    path = Path(path)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(scratch, path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+    finally:
+        with suppress(OSError):  # it is gone, or could never be there: nothing is left to remove
+            scratch.unlink()
+    return path
+
+
+def copy_assets(site: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Copy the common files, and these, to `site/assets`. `plotly.min.js` comes from the package plotly."""
+    return [write(Path(site) / "assets" / name, _asset_text(name)) for name in dict.fromkeys((*COMMON, *names))]
+
+
+def plotly_js() -> Path:
+    """The plotting library's script, as its Python package carries it."""
+    import plotly
+
+    return Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+def slug(name: str) -> str:
+    """Any name as a part of a file name and an address: distinct names stay distinct, plain ones stay as they are.
+
+    >>> slug("grad-cam++"), slug("lcnn"), slug("a b") == slug("a-b")
+    ('grad-cam++', 'lcnn', False)
+    """
+    plain = re.sub(r"[^a-z0-9+_-]+", "-", name.lower()).strip("-")[:60]
+    if plain and plain == name:
+        return plain
+    return f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def data_uri(content: bytes, mime: str) -> str:
+    """Bytes as an address that holds them.
+
+    >>> data_uri(b"ab", "audio/flac")
+    'data:audio/flac;base64,YWI='
+    """
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def script(function: str, *arguments: object) -> str:
+    """A script that hands data to a function: how a page from a folder loads what it shows, as it may not fetch.
+
+    Unknown and infinite numbers become null. Raises XaibenchError for what JSON cannot hold.
+
+    >>> script("xaibench.deliver", "a", {"b": float("nan")})
+    'xaibench.deliver("a", {"b": null});\\n'
+    """
+    return f"{function}({', '.join(json_text(a) for a in arguments)});\n"
+
+
+def json_text(value: object) -> str:
+    """JSON that may stand in a script: `<`, `>` and `&` and the two separators that end lines are written as escapes.
+
+    >>> json_text({"a": "</script>", "b": float("inf")})
+    '{"a": "\\\\u003c/script\\\\u003e", "b": null}'
+    """
+    from xaibench.leaderboard.writing import plain
+
+    try:
+        text = json.dumps(plain(value), allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise XaibenchError(f"a page cannot hold this as JSON: {error}") from error
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people; a dash for the unknown.
+
+    >>> number(0.2134), number(float("nan")), number(None), number(1234.5)
+    ('0.213', '–', '–', '1230')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    return f"{round(value, digits - 1 - math.floor(math.log10(abs(value)))):.{min(places, digits)}f}"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["number"] = number
+    environment.filters["json"] = lambda value: Markup(json_text(value))
+    environment.globals["slug"] = slug
+
+    @pass_context
+    def asset(context, name: str) -> Markup:
+        return _element(name, context["root"], context["inline"])
+
+    environment.globals["asset"] = asset
+    return environment
+
+
+def _element(name: str, root: str, inline: bool) -> Markup:
+    """The element that brings a style or a script into a page."""
+    from markupsafe import Markup, escape
+
+    style = name.endswith(".css")
+    if inline:
+        # An end tag within a script or a style would end it.
+        text = re.sub(r"</(?=script|style)", r"<\\/", _asset_text(name), flags=re.IGNORECASE)
+        return Markup(f"<style>{text}</style>" if style else f"<script>{text}</script>")
+    address = escape(f"{root}assets/{name}")
+    return Markup(f'<link rel="stylesheet" href="{address}">' if style else f'<script src="{address}" defer></script>')
+
+
+@cache
+def _asset_text(name: str) -> str:
+    path = plotly_js() if name == "plotly.min.js" else ASSETS / name
+    if not path.is_file():
+        raise XaibenchError(f"{name}: no such file in {ASSETS.name}/")
+    return path.read_text(encoding="utf-8")
