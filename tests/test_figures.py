@@ -8,6 +8,8 @@ from matplotlib.image import imread
 
 from xaibench import audio, figures, maps, registry
 from xaibench.errors import RunError, XaibenchError
+from xaibench.figures import board as bars
+from xaibench.figures import gallery, pairs, style
 from xaibench.grid import Grid
 from xaibench.leaderboard import table
 from xaibench.protocols import Corpus, Dataset
@@ -20,7 +22,7 @@ GRID = Grid(sample_rate=RATE, n_fft=64, hop=32)
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Fewer pixels: the tests look at what is drawn, not at how finely."""
-    monkeypatch.setattr(figures, "DPI", 50)
+    monkeypatch.setattr(style, "DPI", 50)
 
 
 def waveforms():
@@ -58,14 +60,14 @@ def test_show_draws_every_method_of_a_pair(run, tmp_path):
 
 def test_show_puts_methods_first_and_best_first():
     scores = {"a": 0.1, "b": 0.3, "c": float("nan"), "random": 0.2, "oracle": 1.0}
-    order = figures._places(dict.fromkeys(scores), scores, columns=2)
+    order = gallery._places(dict.fromkeys(scores), scores, columns=2)
     assert order == ["b", "a", "c", None, "oracle", "random"]
 
 
 def test_titles_carry_the_utterances_own_rank_accuracy(run):
     rows = table.read_rows([run])
     wanted = rows[rows["utterance"].eq("u1") & rows["vocoder"].eq("world") & rows["metric"].eq("rank-accuracy")]
-    found = figures._rank_accuracies(run, PAIR, "eq2")
+    found = pairs.rank_accuracies(run, PAIR, "eq2")
     assert found == {("lcnn", "native", r.attributor): r.value for r in wanted.itertuples()}
 
 
@@ -111,7 +113,7 @@ def test_the_magnitude_is_the_grids():
     truth = maps.StoredMap(np.zeros(GRID.shape(N)), {"grid": f"{RATE}/64/32/hann"})
     x = waveforms()[0]
     expected = GRID.stft(torch.from_numpy(x)[None]).abs()[0].numpy()
-    np.testing.assert_allclose(figures._magnitude(x, RATE, truth), expected, atol=1e-9)
+    np.testing.assert_allclose(pairs.magnitude(x, RATE, truth), expected, atol=1e-9)
 
 
 def test_the_top_share_is_the_truths():
@@ -155,7 +157,7 @@ def test_board_bars_makes_one_picture_a_section(tmp_path):
 
 def test_the_ceiling_does_not_squeeze_the_methods(tmp_path):
     board = table.board(table.read_rows([fake_run.write_run(tmp_path / "run", fake_run.rows(fake_run.SCORES))]))
-    low, high = figures._limits(board, "rank-accuracy")
+    low, high = bars._limits(board, "rank-accuracy")
     assert low == 0 and 0.4 < high < 0.5
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
-from xaibench.errors import RunError
-from xaibench.figures import BLUE, GREEN, GREY, ORANGE, VERMILLION
+from xaibench.figures import style
+from xaibench.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from xaibench.metrics.detection import detection_error_tradeoff, equal_error_rate
 
 if TYPE_CHECKING:
@@ -29,24 +29,20 @@ DPI = 150
 
 
 def draw(bonafide: np.ndarray, attacks: Mapping[str, np.ndarray], out: Path, *, title: str = "") -> Path:
-    """Write the DET curves of the scores of bona fide speech `(N,)` and of each attack, as a PNG.
+    """Write the DET curves of the scores of bona fide speech `(N,)` and of each attack, in the format of the
+    file's ending.
 
     Up to eight attacks have a colour and a dash; of more, the eight with the highest equal error rates, the others grey.
     The same scores give the same file. Raises XaibenchError for a class without scores or scores that are not finite,
     RunError where the file cannot be written.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rates = {name: equal_error_rate(bonafide, scores) for name, scores in attacks.items()}
     worst = sorted(rates, key=lambda name: (-rates[name], name))
     pooled = np.concatenate([np.asarray(s, dtype=float) for s in attacks.values()]) if attacks else np.empty(0)
     rate = equal_error_rate(bonafide, pooled)
     high = WHOLE if max(rate, *rates.values()) > 0.5 else HIGH
-    with matplotlib.rc_context({"font.size": 8, "axes.linewidth": 0.6}):
-        figure = Figure(figsize=(5.2, 3.6), facecolor="white")
-        FigureCanvasAgg(figure)
+    with style.style():
+        figure = style.new_figure(5.2, 3.6)
         axes = figure.subplots()
         axes.plot(ndtri([LOW, high]), ndtri([LOW, high]), color=GREY, linewidth=0.6, linestyle="--", zorder=1)
         if len(attacks) > 1:
@@ -71,12 +67,7 @@ def draw(bonafide: np.ndarray, attacks: Mapping[str, np.ndarray], out: Path, *, 
             handlelength=3,
         )
         figure.tight_layout()
-        try:
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(out, dpi=DPI, metadata={"Software": None})
-        except OSError as error:
-            raise RunError(f"{out}: cannot write the figure here ({error.strerror}); choose another --out") from error
-    return Path(out)
+        return style.save_as(figure, Path(out), dpi=DPI)
 
 
 def staircase(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

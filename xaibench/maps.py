@@ -121,19 +121,17 @@ def write_truth(path: Path, values: object, region: object, valid: object, *, me
 def read_map(path: Path) -> StoredMap:
     """A map or truth. Raises RunError, naming the file: missing, damaged, or not a map."""
     path = Path(path)
-    if not path.is_file():
-        raise RunError(f"{path}: no such map; run again with --keep-maps")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: damaged ({error}); remove it and run again with --keep-maps") from error
+    tensors, metadata = _read(path)
     if "values" not in tensors or tensors["values"].ndim != 2:
         raise RunError(f"{path}: holds {', '.join(sorted(tensors)) or 'nothing'}, expected a map `values` (F, T)")
     masks = {name: tensors[name].astype(bool) for name in ("region", "valid") if name in tensors}
-    curves = {name.removeprefix(CURVE): tensors[name] for name in sorted(tensors) if name.startswith(CURVE)}
+    curves = {name.removeprefix(CURVE): tensors[name] for name in tensors if name.startswith(CURVE)}
     return StoredMap(values=tensors["values"], metadata=metadata, curves=curves, **masks)
+
+
+def read_curves(path: Path) -> dict[str, np.ndarray]:
+    """The curves of a kept map, without reading its cells: as `StoredMap.curves`. Raises RunError as `read_map`."""
+    return dict(_read(Path(path), CURVE)[0])
 
 
 def kept_maps(run: Path, pair: str) -> dict[tuple[str, str], dict[str, Path]]:
@@ -165,6 +163,18 @@ def kept_pairs(run: Path, utterance: str) -> list[str]:
         some = ", ".join(pairs[:5]) + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
         raise RunError(f"{run}: no map of {utterance!r} was kept; there are {some}")
     return chosen
+
+
+def _read(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a file whose names begin so, by the rest of their names, and its metadata. Raises RunError."""
+    if not path.is_file():
+        raise RunError(f"{path}: no such map; run again with --keep-maps")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = sorted(name for name in file.keys() if name.startswith(prefix))  # noqa: SIM118 - not a mapping
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: damaged ({error}); remove it and run again with --keep-maps") from error
 
 
 def _checked(path: Path, values: object) -> dict[str, np.ndarray]:

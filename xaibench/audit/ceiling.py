@@ -112,22 +112,19 @@ def _by_attributor(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(table: pd.DataFrame) -> Figure:
-    from matplotlib.figure import Figure
+    from xaibench.figures.style import KINDS, new_figure
 
-    from xaibench.figures import BLUE, GREEN, GREY, ORANGE, VERMILLION
-
-    colours = {"ceiling": GREEN, "method": VERMILLION, "sham": ORANGE, "floor": GREY}
     metrics = list(dict.fromkeys(table["metric"]))
-    figure = Figure(figsize=(7.2, 0.62 * len(metrics) + 1.0), layout="constrained")
+    figure = new_figure(7.2, 0.62 * len(metrics) + 1.0, layout="constrained")
     axes = figure.subplots()
     for y, metric in enumerate(metrics):
         part = table[table["metric"].eq(metric)]
-        for k, (name, colour) in enumerate(colours.items()):
+        for k, (name, colour) in enumerate(KINDS.items()):
             places = part.loc[part["kind"].eq(name), "place"].clip(-1.5, 1.2)
             axes.plot(places, [y + 0.15 * (k - 1.5)] * len(places), "o", color=colour, markersize=4, alpha=0.8,
                       label=name if y == 0 else None)  # fmt: skip
         truth = part.loc[part["attributor"].eq("oracle"), "place"].clip(-1.5, 1.2)
-        axes.plot(truth, [y + 0.3] * len(truth), "^", color=BLUE, markersize=5, label="the truth" if y == 0 else None)
+        axes.plot(truth, [y + 0.3] * len(truth), "^", color="black", markersize=5, label="the truth" if y == 0 else None)
     axes.set_yticks(range(len(metrics)), metrics)
     axes.set_ylim(len(metrics) - 0.45, -0.55)
     for at in (0, 1):

@@ -216,11 +216,9 @@ def _moved(others: pd.DataFrame, yardstick: float) -> str:
 
 
 def _draw(table: pd.DataFrame) -> Figure:
-    from matplotlib.figure import Figure
+    from xaibench.figures.style import BLUE, VERMILLION, new_figure
 
-    from xaibench.figures import BLUE, VERMILLION
-
-    figure = Figure(figsize=(7.2, 0.28 * len(table) + 0.8), layout="constrained")
+    figure = new_figure(7.2, 0.28 * len(table) + 0.8, layout="constrained")
     axes = figure.subplots()
     for y, line in enumerate(table.to_dict("records")):
         colour = BLUE if y == 1 else VERMILLION

@@ -371,7 +371,7 @@ def _draw(table: pd.DataFrame) -> Figure:
     """A row a metric, a panel a test: noise resilience, adversary reactivity and their mean."""
     from matplotlib.lines import Line2D
 
-    from xaibench.figures import BLUE, VERMILLION, _figure_with_axes, _quiet, _style
+    from xaibench.figures.style import BLUE, VERMILLION, columns_of_axes, quiet, style
 
     tests = list(dict.fromkeys(table["test"]))
     order = (
@@ -380,8 +380,8 @@ def _draw(table: pd.DataFrame) -> Figure:
         .sort_values(na_position="first", kind="stable")
         .index
     )
-    with _style():
-        figure, panels = _figure_with_axes(2.4 + 2.6 * len(tests), 1.5 + 0.19 * len(order), columns=len(tests))
+    with style():
+        figure, panels = columns_of_axes(2.4 + 2.6 * len(tests), 1.5 + 0.19 * len(order), columns=len(tests))
         for axes, test in zip(panels, tests, strict=True):
             part = table[table["test"].eq(test)].set_index("metric").reindex(order)
             at_chance = (part["IEC_floor"] < AT_CHANCE).to_numpy()
@@ -398,7 +398,7 @@ def _draw(table: pd.DataFrame) -> Figure:
             )
             axes.set_yticks(places, part.index if axes is panels[0] else [])
             axes.tick_params(axis="y", length=0)
-            _quiet(axes)
+            quiet(axes)
         marks = [
             Line2D([], [], marker="o", linestyle="", color=BLUE, label="noise resilience"),
             Line2D([], [], marker="D", linestyle="", color=VERMILLION, label="reactivity"),

@@ -63,21 +63,18 @@ def _between(methods: pd.DataFrame, column: str, text: Callable[[float], str]) -
 
 def _draw(table: pd.DataFrame) -> Figure:
     """Two columns of dots with their intervals: finding the truth, and moving the score."""
-    from matplotlib.figure import Figure
+    from xaibench.figures.style import KINDS, VERMILLION, new_figure
 
-    from xaibench.figures import BLUE, GREEN, GREY, ORANGE, VERMILLION
-
-    colours = {"ceiling": GREEN, "method": VERMILLION, "sham": ORANGE, "floor": GREY}
-    figure = Figure(figsize=(7.2, 0.2 * len(table) + 1.1), layout="constrained")
+    figure = new_figure(7.2, 0.2 * len(table) + 1.1, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     headings = ("rank accuracy", COLUMNS["drop-twin"])
     for axes, heading, label in zip(panels, headings, ("rank accuracy", "fall of the score, share of the gap"), strict=True):
         for y, line in enumerate(table.to_dict("records")):
-            colour, points = colours[line["kind"]], [line[heading]]
+            colour, points = KINDS[line["kind"]], [line[heading]]
             axes.plot([line[f"{heading} low"], line[f"{heading} high"]], [y, y], color=colour, linewidth=1)
             axes.plot(points, [y], "o", color=colour, markersize=4)
         axes.set_xlabel(label)
-    panels[0].axvline(0.05, color=BLUE, linewidth=0.7, linestyle=":")
+    panels[0].axvline(0.05, color=VERMILLION, linewidth=0.7, linestyle=":")
     panels[0].set_title("dotted: chance", fontsize=8, loc="left")
     panels[0].set_xlim(-0.03, 1.03)
     panels[1].axvline(0, color="black", linewidth=0.5)

@@ -25,6 +25,8 @@ def write_page(sections: Sequence[Section], out: Path, *, title: str, facts: Map
 
     facts: what was audited, on what, as lines of the page's head. Raises RunError where the folder cannot be written.
     """
+    from xaibench.figures.style import save_as, style
+
     out = Path(out)
     paths = [out / "audit.md", out / "audit.json"]
     try:
@@ -32,7 +34,8 @@ def write_page(sections: Sequence[Section], out: Path, *, title: str, facts: Map
         for section in sections:
             if section.draw is not None:
                 paths.append(out / "figures" / f"{section.name}.png")
-                section.draw().savefig(paths[-1], dpi=DPI, metadata={"Software": None})
+                with style():
+                    save_as(section.draw(), paths[-1], dpi=DPI)
         _write(paths[0], page(sections, title=title, facts=facts))
         _write(paths[1], as_json(sections, title=title, facts=facts))
     except OSError as error:

@@ -95,19 +95,16 @@ def _named(skill: pd.Series) -> str:
 
 
 def _draw(found: pd.DataFrame) -> Figure:
-    from matplotlib.figure import Figure
+    from xaibench.figures.style import KINDS, new_figure
 
-    from xaibench.figures import GREEN, GREY, ORANGE, VERMILLION
-
-    colours = {"ceiling": GREEN, "method": VERMILLION, "sham": ORANGE, "floor": GREY}
     rows = found[found["rank-accuracy"].notna()].sort_values("rank-accuracy")
-    figure = Figure(figsize=(7.2, 0.19 * len(rows) + 0.7), layout="constrained")
+    figure = new_figure(7.2, 0.19 * len(rows) + 0.7, layout="constrained")
     axes = figure.subplots()
     for y, line in enumerate(rows.to_dict("records")):
         ends = [line["rank-accuracy_low"], line["rank-accuracy_high"]]
         if np.isfinite(ends).all():
-            axes.plot(ends, [y, y], color=colours[line["kind"]], linewidth=1)
-        axes.plot(line["rank-accuracy"], y, "o", color=colours[line["kind"]], markersize=4)
+            axes.plot(ends, [y, y], color=KINDS[line["kind"]], linewidth=1)
+        axes.plot(line["rank-accuracy"], y, "o", color=KINDS[line["kind"]], markersize=4)
     axes.set_yticks(range(len(rows)), rows["attributor"], fontsize=7)
     axes.axvline(0.05, color="black", linewidth=0.6, linestyle=":")
     axes.set_xlim(0, 1.02)

@@ -121,12 +121,10 @@ def _share(line: pd.Series | dict, name: str) -> str:
 
 
 def _draw(table: pd.DataFrame) -> Figure:
-    from matplotlib.figure import Figure
-
-    from xaibench.figures import BLUE, GREY, ORANGE, VERMILLION
+    from xaibench.figures.style import BLUE, GREY, ORANGE, VERMILLION, new_figure
 
     colours = dict(zip(REGIONS, (VERMILLION, BLUE, ORANGE, GREY), strict=True))
-    figure = Figure(figsize=(7.2, 0.55 * len(table) + 1.1), layout="constrained")
+    figure = new_figure(7.2, 0.55 * len(table) + 1.1, layout="constrained")
     axes = figure.subplots()
     for y, line in enumerate(table.to_dict("records")):
         for k, (name, colour) in enumerate(colours.items()):
