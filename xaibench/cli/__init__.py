@@ -4,6 +4,18 @@
 from __future__ import annotations
 
 from xaibench.cli.app import app, main
-from xaibench.cli import scoring, auditing, detectors, data, listing
+from xaibench.cli import scoring, explaining, activating, drawing, auditing, detectors, data, listing, listening
 
-__all__ = ["app", "auditing", "data", "detectors", "listing", "main", "scoring"]
+__all__ = [
+    "activating",
+    "app",
+    "auditing",
+    "data",
+    "detectors",
+    "drawing",
+    "explaining",
+    "listening",
+    "listing",
+    "main",
+    "scoring",
+]

@@ -9,7 +9,7 @@ import typer
 
 from xaibench.cli.app import app
 from xaibench.cli.output import console, note, print_board, print_summary, progress_bar
-from xaibench.cli.words import batch_size_of, checkpoints_of, cm_options, engine_of, options_of, roots_of, split_names
+from xaibench.cli.words import CM_SET, batch_size_of, checkpoints_of, engine_of, options_of, roots_of, split_names
 
 
 @app.command()
@@ -82,41 +82,34 @@ def run(
     """
     from xaibench.grid import Grid
     from xaibench.harness.device import choose_device
-    from xaibench.harness.known import control_names, known_countermeasures, known_datasets, known_metrics, known_names
+    from xaibench.harness.request import request
     from xaibench.harness.run import run as run_harness
-    from xaibench.harness.spec import RunSpec
     from xaibench.truth import TruthSpec
 
     size = batch_size_of(batch_size)
-    methods, broken = known_names("attributors", split_names(xai))
-    cms, without = known_countermeasures(split_names(cm), checkpoints := checkpoints_of(checkpoint or [], split_names(cm)))
-    for problem in (*broken, *without):
+    settings = {
+        "root": roots_of(root or [], data),
+        "split": split,
+        "route": route,
+        "preset": preset,
+        "limit": limit,
+        "seed": seed,
+        "precision": precision,
+        "checkpoints": checkpoints_of(checkpoint or [], split_names(cm)),
+        "cm_options": options_of(cm_set or [], *CM_SET),
+        "keep_maps": keep_maps,
+        "grid": Grid(n_fft=n_fft, hop=hop, window=window),
+        "truth": TruthSpec(truth, truth_kernel, truth_variance, truth_epsilon, truth_share),
+        "options": options_of(set_ or []),
+    }
+    names = split_names(cm), split_names(xai), split_names(metrics)
+    asked = request(*names, data=data, ssl=ssl, out=out, settings=settings)
+    for problem in asked.notes:
         note(problem)
-    spec = RunSpec(
-        countermeasures=cms,
-        attributors=tuple(dict.fromkeys([*methods, *control_names()])),
-        metrics=known_metrics(split_names(metrics), preset),
-        data=known_datasets([data])[0],
-        root=roots_of(root or [], data),
-        split=split,
-        route=route,
-        preset=preset,
-        limit=limit,
-        seed=seed,
-        precision=precision,
-        checkpoints=checkpoints,
-        cm_options=cm_options(cms, cm_set or [], ssl),
-        keep_maps=keep_maps,
-        grid=Grid(n_fft=n_fft, hop=hop, window=window),
-        truth=TruthSpec(truth, truth_kernel, truth_variance, truth_epsilon, truth_share),
-        options=options_of(set_ or []),
-    )
-    cms_name = "all" if cm == "all" else "-".join(spec.countermeasures)
-    folder = out or Path("results") / f"{cms_name}-{Path(data).stem}-{preset}"
     with engine_of(engine, scheduler, workers) as where, progress_bar() as show_step:
         here = device if where.remote else choose_device(device)
-        summary = run_harness(spec, folder, device=here, batch_size=size, engine=where, report=show_step)
-    print_board([folder], None)
+        summary = run_harness(asked.spec, asked.folder, device=here, batch_size=size, engine=where, report=show_step)
+    print_board([asked.folder], None)
     print_summary(summary)
 
 
@@ -190,19 +183,3 @@ def rcq_(
     if out is not None:
         found.to_csv(out, index=False)
         print(out)
-
-
-@app.command()
-def show(
-    run_folder: Annotated[Path, typer.Argument(help="A run made with --keep-maps.", metavar="RUN")],
-    utt: Annotated[str, typer.Option(help="Utterance, or utterance/vocoder for one of its twins.")],
-    out: Annotated[Path, typer.Option(help="Folder for the PNG.")] = Path("figures"),
-) -> None:
-    """Draw real, fake, the truth over the fake, and every method's map with its top 5 % (PNG).
-
-    `xaibench show results/demo --utt june_fr_002`
-    """
-    from xaibench.figures import show_run
-
-    for path in show_run(run_folder, utt, out):
-        print(path)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from xaibench.harness.engine import Engine
 
 
+#: `--cm-set`, and the form of its values.
+CM_SET = ("--cm-set", 'CM.OPTION=VALUE, as in tca.kinds=["tts","vc"]')
+
+
 def split_names(names: str) -> list[str]:
     """
     >>> split_names("a, b,")
@@ -36,19 +40,15 @@ def checkpoints_of(assignments: list[str], cms: list[str]) -> dict[str, str]:
 
 def cm_options(cms: Sequence[str], assignments: list[str], ssl: Path | None) -> dict[str, dict[str, Any]]:
     """Options of countermeasures: `tca.kinds=[...]`, and `--ssl` for every one of `cms` that takes it."""
-    from xaibench import registry
-
-    options = options_of(assignments, "--cm-set", 'CM.OPTION=VALUE, as in tca.kinds=["tts","vc"]')
+    options = options_of(assignments, *CM_SET)
     stray = sorted(set(options) - set(cms))
     if stray:
         raise XaibenchError(f"--cm-set names {', '.join(stray)}; this command has {', '.join(cms)}")
-    if ssl is not None:
-        takers = [name for name in cms if "ssl" in registry.load("countermeasures", name).options]
-        if not takers:
-            raise XaibenchError(f"--ssl {ssl}: none of {', '.join(cms)} takes a wav2vec 2.0 encoder")
-        for name in takers:
-            options.setdefault(name, {})["ssl"] = str(ssl)
-    return options
+    if ssl is None:
+        return options
+    from xaibench.harness.request import with_encoder
+
+    return with_encoder(options, cms, ssl)
 
 
 def options_of(

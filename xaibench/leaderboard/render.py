@@ -97,7 +97,7 @@ def terminal(board: pd.DataFrame, *, narrow: bool = False) -> RenderableType:
         lines = [Text("- " + line) for line in verdict(part)]
         gaps = [Text(f"- {name}: {why}") for name, why in _gaps(part)]
         ends = [Text(scale(part), style="dim"), Text()] if _skilled(part, metrics_of(part)) else []
-        parts += [Text(_title(part), style="bold"), Text(), _table(part, narrow), Text(), Text(LEGEND, style="dim")]
+        parts += [Text(title(part), style="bold"), Text(), _table(part, narrow), Text(), Text(LEGEND, style="dim")]
         parts += [Text(), *ends]
         if gaps:
             parts += [Text("Cells without a value"), Padding(Group(*gaps), (0, 0, 1, 2))]
@@ -108,7 +108,8 @@ def terminal(board: pd.DataFrame, *, narrow: bool = False) -> RenderableType:
 
 def text(board: pd.DataFrame, *, width: int = WIDTH) -> str:
     """`terminal` as plain text, `width` columns wide."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    plain = {"color_system": None, "force_terminal": False, "force_jupyter": False, "legacy_windows": False}
+    console = Console(file=io.StringIO(), width=width, **plain)
     console.print(terminal(board))
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
@@ -124,7 +125,7 @@ def markdown(board: pd.DataFrame) -> str:
             header += [f"{m} {_arrow(m)}"] + (["skill, %"] if m in skilled else [])
         header += ["s/utt", "coverage"]
         lines = [
-            f"## {escape(_title(part))}",
+            f"## {escape(title(part))}",
             "",
             LEGEND,
             "",
@@ -205,7 +206,7 @@ def _sections(board: pd.DataFrame) -> Iterator[pd.DataFrame]:
     return (part for _, part in board.groupby(list(SECTION), sort=True))
 
 
-def _title(part: pd.DataFrame) -> str:
+def title(part: pd.DataFrame) -> str:
     """What was explained, how well it decides, where one looked, and on how much."""
     row = part.iloc[0]
     eer = "EER unknown" if math.isnan(row["eer"]) else f"EER {row['eer']:.1%}"
