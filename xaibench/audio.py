@@ -30,7 +30,7 @@ def read(path: Path, *, sample_rate: int) -> np.ndarray:
             raise AudioError(f"{path}: a directory or device, expected an audio file")
         if path.stat().st_size == 0:
             raise AudioError(f"{path}: an empty file (0 bytes), expected WAV or FLAC; did a download or a copy fail?")
-        missing = _missing_bytes(path)
+        missing = missing_bytes(path)
     except OSError as error:  # a name that is too long, no permission
         raise AudioError(f"{path}: cannot be opened ({error.strerror})") from error
     if missing:
@@ -76,7 +76,7 @@ def lead(utterance: Utterance) -> int:
     return max(-utterance.lag, 0)
 
 
-def _missing_bytes(path: Path) -> int:
+def missing_bytes(path: Path) -> int:
     """How many bytes of a WAV file's sound are missing; 0 for any other file.
 
     libsndfile shortens a truncated WAV in silence, so the length in its header is compared here.

@@ -13,6 +13,28 @@ from xaibench.metrics import catalog
 from xaibench.protocols import Countermeasure
 from xaibench.weights import load_weights, read_card
 
+#: What people call a method -> its name here. A plugin of that very name goes first.
+ALIASES = {
+    "ig": "integrated-gradients",
+    "gxi": "input-x-gradient",
+    "ixg": "input-x-gradient",
+    "input*gradient": "input-x-gradient",
+    "inputxgradient": "input-x-gradient",
+    "gradient": "saliency",
+    "gradcam": "grad-cam",
+    "gradcam++": "grad-cam++",
+    "scorecam": "score-cam",
+    "layercam": "layer-cam",
+    "eigencam": "eigen-cam",
+    "sg": "smoothgrad",
+    "gbp": "guided-backprop",
+    "guided-backpropagation": "guided-backprop",
+    "deconvnet": "deconvolution",
+    "deepshap": "deeplift-shap",
+    "kernelshap": "kernel-shap",
+    "gradientshap": "gradient-shap",
+}
+
 
 def load_countermeasure(
     name: str, checkpoint: str | None, options: Mapping[str, Any]
@@ -69,7 +91,8 @@ def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tup
         raise PluginError(f"no {group} are installed; the first-party ones are in plugins/ of the repository")
     names: list[str] = []
     broken: list[str] = []
-    for name in wanted:
+    for asked in wanted:
+        name = ALIASES.get(asked.lower(), asked) if group == "attributors" and asked not in available else asked
         if name == "all":
             for plugin in available:
                 try:

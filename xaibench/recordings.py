@@ -1,0 +1,310 @@
+"""Any recording of a user's: every format, rate and number of channels, brought to what a countermeasure hears.
+
+`xaibench.audio` refuses what a benchmark must not convert in silence. Here conversion is the point, and is written down:
+`read_any` mixes channels down (or takes one), resamples by soxr, and says so in the `Recording` it returns.
+
+Who reads what: libsndfile reads WAV, FLAC, Ogg, MP3, AIFF and more. m4a, AAC, MP4, WebM and others are read by PyAV
+(`pip install 'xaibench[media]'`), or by an `ffmpeg` on the PATH. Both get one local file and the formats named in `_MEDIA`,
+so that a playlist dressed up as a sound opens nothing else.
+
+Samples are `(N,)` float32 with full scale at 1; times are seconds of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from xaibench import audio
+from xaibench.errors import AudioError
+
+SHORTEST = 0.1  # s; below it there is hardly a frame to explain
+LONGEST = 600.0  # s at a time; an hour has 360,000 frames, and an hour of attribution is rarely what was meant
+QUIET = -60.0  # dBFS of the loudest sample, below which the recording says that it is quiet
+SUFFIXES = "wav, flac, ogg, mp3 and aiff"
+
+#: Containers that ffmpeg may open: sounds and films, no playlists, no lists of other files.
+_MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,aac,matroska,webm,asf,avi,caf,flac,mp3,ogg,wav,amr,ac3,eac3,mpegts,flv,aiff"
+_LOSSY = ("mp3", "mpeg", "vorbis", "opus", "aac", "m4a", "mp4", "webm", "wma", "amr", "ogg", "ulaw", "u-law", "a-law", "gsm")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What was read, and what was done to it.
+
+    samples: `(N,)` float32, mono, at `sample_rate`. name: of the file. original_rate, channels, encoding, file_seconds: of
+    the file, NaN seconds where it does not say. start: where in the file the samples begin, s. heard: which channel.
+    notes: sentences on what may matter.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    name: str
+    original_rate: int
+    channels: int
+    encoding: str
+    file_seconds: float
+    start: float = 0.0
+    heard: str = "the only channel"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Length of `samples`."""
+        return len(self.samples) / self.sample_rate
+
+    def facts(self) -> dict[str, object]:
+        """All but the samples."""
+        return {
+            "name": self.name,
+            "seconds": self.seconds,
+            "start": self.start,
+            "sample_rate": self.sample_rate,
+            "original_rate": self.original_rate,
+            "channels": self.channels,
+            "heard": self.heard,
+            "encoding": self.encoding,
+            "file_seconds": self.file_seconds,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Which part of a file: one channel, counted from 0, or all mixed down; from `start` to `end` seconds."""
+
+    channel: int | None = None
+    start: float = 0.0
+    end: float | None = None
+    longest: float = LONGEST
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < float("inf") or (self.end is not None and not self.end > self.start):
+            raise AudioError(f"from {self.start} s to {self.end} s: expected a start of at least 0 and an end after it")
+        if self.channel is not None and self.channel < 0:
+            raise AudioError(f"channel {self.channel}; the first one is 0")
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """What a decoder gave: samples `(N, channels)` from the excerpt's start on, at the file's own rate."""
+
+    samples: np.ndarray
+    rate: int
+    encoding: str
+    seconds: float
+    truncated: bool = False
+
+
+def read_any(path: Path, *, sample_rate: int, excerpt: Excerpt | None = None) -> Recording:
+    """Any recording as mono float32 at `sample_rate` Hz.
+
+    Raises AudioError, naming the file, what was expected and how to get it: no such file, empty, not a sound, a format that
+    nothing here can read, a part longer than `excerpt.longest` or shorter than 0.1 s, NaN, digital silence, no such channel.
+    A truncated file is read as far as it goes, and the recording says so.
+    """
+    path, excerpt = Path(path), excerpt or Excerpt()
+    _openable(path)
+    found = _decode(path, excerpt)
+    rate, channels = found.rate, found.samples.shape[1]
+    mono, heard = _mono(path, found.samples, excerpt.channel)
+    if len(mono) < SHORTEST * rate:
+        raise AudioError(
+            f"{path}: {len(mono) / rate:.3f} s of sound from {excerpt.start:g} s on, expected at least {SHORTEST} s"
+        )
+    peak = float(np.abs(mono).max())
+    if peak == 0:
+        hint = "; its channels may cancel: pick one (--channel 0)" if channels > 1 and found.samples.any() else ""
+        raise AudioError(f"{path}: digital silence, every sample is 0; there is nothing to explain{hint}")
+    samples = np.ascontiguousarray(audio.resample(mono, rate, sample_rate), dtype=np.float32)
+    notes = tuple(_notes(found, peak, sample_rate))
+    return Recording(
+        samples=samples, sample_rate=sample_rate, name=path.name, original_rate=rate, channels=channels,
+        encoding=found.encoding, file_seconds=found.seconds, start=float(excerpt.start), heard=heard, notes=notes,
+    )  # fmt: skip
+
+
+def _openable(path: Path) -> None:
+    """Raise AudioError for what cannot be any recording."""
+    try:
+        if not path.exists():
+            raise AudioError(f"{path}: no such file; is the name right, and the folder?")
+        if not path.is_file():
+            raise AudioError(f"{path}: a directory or device, expected a recording")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: an empty file (0 bytes), expected a recording; did a download or a copy fail?")
+        with path.open("rb"):
+            pass
+    except OSError as error:  # a name that is too long, no permission
+        raise AudioError(f"{path}: cannot be opened ({error.strerror})") from error
+
+
+def _mono(path: Path, samples: np.ndarray, channel: int | None) -> tuple[np.ndarray, str]:
+    """One channel `(N,)` of `(N, channels)`, and which. Raises AudioError for NaN and for a channel that is not there."""
+    count = samples.shape[1]
+    if channel is not None and channel >= count:
+        raise AudioError(
+            f"{path}: has {count} channel{'s' * (count > 1)}, there is no channel {channel}; the first one is 0"
+        )
+    bad = ~np.isfinite(samples).all(axis=1)
+    if bad.any():
+        raise AudioError(
+            f"{path}: {bad.sum()} samples are NaN or infinite, the first at index {bad.argmax()}; export it again"
+        )
+    if count == 1:
+        return samples[:, 0], "the only channel"
+    if channel is not None:
+        return samples[:, channel], f"channel {channel} of {count}"
+    return samples.mean(axis=1, dtype=np.float32), f"the mean of {count} channels"
+
+
+def _notes(found: _Decoded, peak: float, sample_rate: int) -> Iterator[str]:
+    if found.truncated:
+        yield "The file ends before its header says; what is there was used."
+    if any(word in found.encoding.lower() for word in _LOSSY):
+        yield (
+            f"{found.encoding} is a lossy format: it throws away faint detail, which is where vocoders leave their traces, "
+            f"and adds traces of its own."
+        )
+    if found.rate < sample_rate:
+        yield f"Sampled at {found.rate} Hz: above {found.rate / 2:g} Hz the recording holds nothing."
+    if peak > 1:
+        yield f"The loudest sample is {peak:.2f}, beyond full scale (1.0); the level was left as it is."
+    elif 20 * np.log10(peak) < QUIET:
+        yield f"Very quiet: the loudest sample is at {20 * np.log10(peak):.0f} dB of full scale."
+
+
+def _decode(path: Path, excerpt: Excerpt) -> _Decoded:
+    """By libsndfile, else PyAV, else ffmpeg. Raises AudioError with what each of them said."""
+    said = []
+    for name, read in (("libsndfile", _by_libsndfile), ("PyAV", _by_pyav), ("ffmpeg", _by_ffmpeg)):
+        try:
+            return read(path, excerpt)
+        except _NotHere:
+            continue
+        except _Refused as error:
+            said.append(f"{name}: {error}")
+    more = " and ".join(part.partition(":")[0] for part in said[1:])
+    if more:
+        raise AudioError(f"{path}: not readable as a recording ({'; '.join(said)}); is it damaged, or no sound at all?")
+    raise AudioError(
+        f"{path}: not readable as a recording ({'; '.join(said)}). Without further help xaibench reads {SUFFIXES}. For m4a, "
+        f"aac, mp4, webm and others: pip install 'xaibench[media]', or put ffmpeg on the PATH"
+    )
+
+
+class _NotHere(Exception):
+    """This decoder is not installed."""
+
+
+class _Refused(Exception):
+    """This decoder cannot read the file, and says why."""
+
+
+def _room(path: Path, excerpt: Excerpt, seconds: float) -> None:
+    """Raise AudioError where the part asked for begins after the end of the file, or is too long to be explained."""
+    if seconds <= excerpt.start:
+        raise AudioError(
+            f"{path}: lasts {seconds:g} s, there is nothing from {excerpt.start:g} s on; choose an earlier --start"
+        )
+    wanted = min(seconds, excerpt.end or seconds) - excerpt.start
+    if wanted > excerpt.longest + 1e-6:
+        raise AudioError(
+            f"{path}: {wanted:,.0f} s to explain, at most {excerpt.longest:g} s at a time; choose a part with --start and "
+            f"--end, in seconds, or allow more with --longest {np.ceil(wanted):.0f}"
+        )
+
+
+def _by_libsndfile(path: Path, excerpt: Excerpt, source: io.BytesIO | None = None) -> _Decoded:
+    try:
+        with soundfile.SoundFile(path if source is None else source) as file:
+            rate, frames = file.samplerate, file.frames
+            _room(path, excerpt, frames / rate)
+            first = round(excerpt.start * rate)
+            last = frames if excerpt.end is None else min(round(excerpt.end * rate), frames)
+            file.seek(first)
+            samples = file.read(last - first, dtype="float32", always_2d=True)
+            encoding = f"{file.format_info}, {file.subtype_info}"
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise _Refused(str(error).rpartition(": ")[2].rstrip(".")) from error
+    short = len(samples) < last - first or (source is None and audio.missing_bytes(path) > 0)
+    return _Decoded(samples, rate, encoding, frames / rate, short)
+
+
+def _by_pyav(path: Path, excerpt: Excerpt) -> _Decoded:
+    try:
+        import av
+    except ImportError as error:
+        raise _NotHere from error
+    try:
+        with path.open("rb") as file, av.open(file, options={"format_whitelist": _MEDIA}) as container:
+            if not container.streams.audio:
+                raise _Refused("it has no audio track")
+            stream = container.streams.audio[0]
+            rate, codec = stream.rate, stream.codec_context.codec.long_name
+            length = container.duration / av.time_base if container.duration else float("nan")
+            if length > excerpt.start:  # of a bare AAC stream it is an estimate: what begins after it is looked for
+                _room(path, excerpt, length)
+            samples, truncated = _frames(container, stream, excerpt)
+            encoding = f"{codec} in {path.suffix.lstrip('.').lower() or container.format.name}"
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _Refused(getattr(error, "strerror", None) or str(error)) from error
+    if not len(samples):
+        if length <= excerpt.start:
+            _room(path, excerpt, length)
+        raise _Refused("its audio track is empty")
+    _room(path, excerpt, excerpt.start + len(samples) / rate)
+    return _Decoded(samples, rate, encoding, length, truncated)
+
+
+def _frames(container, stream, excerpt: Excerpt) -> tuple[np.ndarray, bool]:
+    """Decoded samples `(N, channels)` of the excerpt, and whether decoding broke off. Stops once there are too many."""
+    import av
+
+    rate = stream.rate
+    first, longest = round(excerpt.start * rate), round(excerpt.longest * rate) + rate
+    last = round(excerpt.end * rate) if excerpt.end is not None else first + longest
+    resampler = av.AudioResampler(format="fltp")
+    blocks, at, broken = [], 0, False
+    try:
+        for frame in container.decode(stream):
+            for part in resampler.resample(frame):
+                block = part.to_ndarray()
+                blocks.append(block[:, max(first - at, 0) : max(last - at, 0)].T)
+                at += block.shape[1]
+            if at >= last:
+                break
+    except av.FFmpegError:
+        if not any(len(b) for b in blocks):
+            raise
+        broken = True
+    samples = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
+    return np.ascontiguousarray(samples, dtype=np.float32), broken
+
+
+def _by_ffmpeg(path: Path, excerpt: Excerpt) -> _Decoded:
+    """Through a pipe, as AU, whose header may leave the length open. One second over the longest shows what is too long."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise _NotHere
+    last = excerpt.start + excerpt.longest + 1 if excerpt.end is None else excerpt.end
+    command = [
+        program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-format_whitelist", _MEDIA,
+        "-i", f"file:{os.path.abspath(path)}", "-map", "0:a:0", "-to", f"{last:.6f}",
+        "-c:a", "pcm_f32be", "-f", "au", "pipe:1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, check=False)
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if len(done.stdout) <= 32:
+        raise _Refused(lines[-1] if lines else "no sound came out")
+    found = _by_libsndfile(path, excerpt, io.BytesIO(done.stdout))
+    kind = path.suffix.lstrip(".").lower() or "unknown"
+    return _Decoded(found.samples, found.rate, f"{kind}, read by ffmpeg", float("nan"), bool(lines))
