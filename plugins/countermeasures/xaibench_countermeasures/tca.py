@@ -249,6 +249,15 @@ class TCA(nn.Module):
         """As `temporal_activation` without subtracting bona fide: the column of S' that the paper's figures show."""
         return self._oriented(tap, subtract=False)
 
+    @torch.no_grad()
+    def class_maps(self, tap: Tensor) -> Tensor:
+        """`d_1 S'_tk / T` of every class, in the order of `classes`. Shape: `(B, D, 1, T)` -> `(B, K, T)`.
+
+        Higher speaks for class k. Known only up to what all classes share in a frame, which a softmax does not see.
+        """
+        frames = self.backend.parts(tap).activation[:, :-1]
+        return self.backend.combine.weight[0, 0] * frames.transpose(1, 2) / frames.shape[1]
+
     def _oriented(self, tap: Tensor, *, subtract: bool) -> Tensor:
         _, activation, logits = self.backend.parts(tap)
         index = bonafide_index(self.classes)
