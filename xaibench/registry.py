@@ -146,7 +146,7 @@ def problems() -> Mapping[str, str]:
 
     The answer is cached until any installed distribution or plugin file changes.
     """
-    store = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench" / f"plugins-{_state()}.json"
+    store = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench" / f"plugins-{state()}.json"
     try:
         return json.loads(store.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -165,7 +165,8 @@ def problems() -> Mapping[str, str]:
     return found
 
 
-def _state() -> str:
+def state() -> str:
+    """A mark of what is installed: it changes with any distribution and any file of a plugin."""
     digest = hashlib.sha256(sys.prefix.encode())
     for folder in sys.path:  # NAME-VERSION.dist-info: to read the names inside takes 1 ms a distribution
         if os.path.isdir(folder or "."):

@@ -111,11 +111,11 @@ def source_hash(package: str) -> str:
         origin = Path(spec.origin) if spec and spec.origin else None
         return hashlib.sha256(origin.read_bytes()).hexdigest() if origin and origin.is_file() else "unknown"
     silent = {
-        "cli", "site", "analysis", "api.py", "listen.py", "mean_audio.py", "recordings.py", "figures",
-        "stats.py", "maps.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py",
+        "cli", "site", "analysis", "api", "listen.py", "listening.py", "request.py", "mean_audio.py", "recordings.py",
+        "figures", "stats.py", "maps.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py",
         "missing.py", "excerpts.py", "augment.py", "rawboost.py", "evaluation.py", "detection_table.py", "scorefile.py",
         "det.py", "datasets", "recipe.py", "audit", "comparisons.py", "agreement.py", "diagrams.py",
-        "tasks.py", "cluster.py", "worker.py", "sizes.py", "prefetch.py",
+        "tasks.py", "cluster.py", "worker.py", "sizes.py", "prefetch.py", "described.py",
     }  # fmt: skip
     digest = hashlib.sha256()
     root = Path(next(iter(spec.submodule_search_locations)))

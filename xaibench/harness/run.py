@@ -18,6 +18,7 @@ import torch
 from xaibench import maps, registry
 from xaibench.errors import RunError
 from xaibench.harness.cell import Outcome, failed
+from xaibench.harness.described import described
 from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
 from xaibench.harness.engine import Engine, completed
 from xaibench.harness.environment import environment
@@ -226,11 +227,12 @@ def _stamp(
     others = [{**w, "count": others.count(w)} for i, w in enumerate(others) if w not in others[:i]]
     now = plain({"spec": spec.record(), "environment": environment(bench.device), "workers": others})
     earlier = [*before.get("earlier", []), *([{k: before.get(k, []) for k in now}] if before else [])]
-    origins = dict(before.get("origins", {}))
+    origins, plugins = dict(before.get("origins", {})), dict(before.get("plugins", {}))
     for group, names in (("countermeasures", spec.countermeasures), ("attributors", spec.attributors)):
         for name in names:
             plugin = registry.find(group, name)
             origins[f"{group}/{name}"] = f"{plugin.distribution} {plugin.version}"
+            plugins[f"{group}/{name}"] = described(group, name)
     return {
         "identity": {**spec.identity(), "dataset_hash": corpus.hash},
         **now,
@@ -245,6 +247,7 @@ def _stamp(
             "vocoders": sorted({p.spoof.vocoder for p in chosen}),
         },
         "origins": origins,
+        "plugins": plugins,
         "sizes": before.get("sizes", {}),
     }  # fmt: skip
 

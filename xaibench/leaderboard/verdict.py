@@ -43,7 +43,7 @@ def _section(part: pd.DataFrame) -> list[str]:
     families = {m: metric_facts(m).family for m in metrics}
     alignment = next((m for m in metrics if families[m] == "localisation"), None)
     faithfulness = next((m for m in metrics if families[m] == "faithfulness"), None)
-    sentences = _eer(part) + _use(part)
+    sentences = _eer(part) + uses_truth(part)
     for metric in (alignment, faithfulness):
         if metric is not None:
             sentences += _controls(part, metric) + _exceed(part, metric) + _skill(part, metric)
@@ -66,7 +66,7 @@ def _eer(part: pd.DataFrame) -> list[str]:
     return []
 
 
-def _use(part: pd.DataFrame, metric: str = "drop-twin") -> list[str]:
+def uses_truth(part: pd.DataFrame, metric: str = "drop-twin") -> list[str]:
     """Does the countermeasure use the truth's region more than the shams?"""
     name, rows = part["countermeasure"].iloc[0], part.set_index("attributor")
     shams = [s for s in SHAMS if s in rows.index]

@@ -1,0 +1,120 @@
+"""What plugins say of themselves: paper, one sentence, options, needs. As runs recorded it, else as it is installed here.
+
+What no run recorded is asked in a process of its own. To load every method takes seconds to most of a minute (torch, captum,
+shap), and a site is made often: answers are kept, by name, until any installed distribution or plugin file changes. A plugin
+that is not here, or fails to import, has its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xaibench import registry
+from xaibench.harness.described import described
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one plugin. origin: package and version; options: name -> default, as text; flags: those of `protocols.Attributor`
+    that hold; problem: why nothing is known, in words, else "".
+    """
+
+    name: str
+    origin: str = ""
+    paper: str = ""
+    summary: str = ""
+    needs: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def facts(group: str, names: Sequence[str], records: Sequence[Mapping[str, Any]] = ()) -> dict[str, Facts]:
+    """What the plugins of these names say, each name once. Never raises for a plugin: see `Facts.problem`.
+
+    records: the run.json of the runs, the last word first; only what none of them says is asked here.
+
+    >>> facts("attributors", ["no-such-method"])["no-such-method"].problem
+    'it is not installed where this page was made'
+    """
+    here = registry.plugins(group)
+    said: dict[str, Any] = {}
+    for record in records:
+        for key, found in record.get("plugins", {}).items():
+            said.setdefault(key, {"origin": record.get("origins", {}).get(key, ""), **found})
+    if all(f"{group}/{n}" in said for n in names):
+        return {n: _facts(group, n, said[f"{group}/{n}"], True) for n in dict.fromkeys(names)}
+    known = {**_kept(), **said}
+    wanted = [n for n in dict.fromkeys(names) if n in here and f"{group}/{n}" not in known]
+    if wanted:
+        answer = _ask(group, wanted)
+        known |= answer
+        if len(answer) == len(wanted):
+            _keep({k: v for k, v in known.items() if k not in said})
+    return {
+        n: _facts(group, n, known.get(f"{group}/{n}"), n in here or f"{group}/{n}" in said) for n in dict.fromkeys(names)
+    }
+
+
+def describe(group: str, name: str) -> dict[str, Any]:
+    """`described`, and the package it comes from; imports it."""
+    found = described(group, name)
+    if "problem" in found:
+        return found
+    plugin = registry.find(group, name)
+    return {"origin": f"{plugin.distribution} {plugin.version}", **found}
+
+
+def answer() -> None:
+    """Write what standard input asks for, `[group, [name, ...]]`, to standard output."""
+    group, names = json.load(sys.stdin)
+    found = {f"{group}/{name}": describe(group, name) for name in names}
+    sys.stdout.write("\n@@" + json.dumps(found))
+
+
+def _ask(group: str, names: Sequence[str]) -> dict[str, Any]:
+    """`group/name` -> `describe`; without those of a process that died."""
+    command = [sys.executable, "-c", "from xaibench.site.installed import answer; answer()"]
+    done = subprocess.run(command, input=json.dumps([group, list(names)]), capture_output=True, text=True, check=False)
+    return json.loads(done.stdout.rpartition("\n@@")[2]) if "\n@@" in done.stdout else {}
+
+
+def _facts(group: str, name: str, found: Mapping[str, Any] | None, here: bool) -> Facts:
+    if not here:
+        return Facts(name, problem="it is not installed where this page was made")
+    if found is None:
+        return Facts(name, problem="the process that tried to import it ended")
+    if "problem" in found:
+        return Facts(name, problem=found["problem"])
+    lists = {k: tuple(found[k]) for k in ("needs", "flags")}
+    return Facts(name, found["origin"], found["paper"], found["summary"], options=found["options"], **lists)
+
+
+def _store() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench" / f"facts-{registry.state()}.json"
+
+
+def _kept() -> dict[str, Any]:
+    try:
+        found = json.loads(_store().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # no answer yet, or a damaged one: ask again
+    return found if isinstance(found, dict) else {}
+
+
+def _keep(found: Mapping[str, Any]) -> None:
+    path = _store()
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(found), encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError:
+        pass  # a read-only home only costs the next call its time
