@@ -20,6 +20,7 @@ $(VENV)/.test: $(VENV)/.demo
 
 demo: $(VENV)/.demo
 	$(BIN)/xaibench run --cm lcnn --xai all --keep-maps --out results/demo
+	$(BIN)/xaibench leaderboard results/demo --quiet --out results/demo/site
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m 'not heavy' -q

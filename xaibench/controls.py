@@ -43,7 +43,7 @@ def constant(view: View) -> Tensor:
     name="energy", paper="control: magnitude of the vocoded speech", signed=False, class_specific=False, control=True
 )
 def energy(view: View) -> Tensor:
-    """|STFT of the vocoded utterance|: loud cells first."""
+    """Loud cells first: |STFT of the vocoded utterance|."""
     return _energy(view)
 
 
@@ -52,7 +52,7 @@ def energy(view: View) -> Tensor:
     control=True,
 )  # fmt: skip
 def inverse_energy(view: View) -> Tensor:
-    """1 / |STFT|: quiet cells first. Eq. 2 divides by energy, so this knows more than it seems."""
+    """Quiet cells first: 1 / |STFT|. Eq. 2 divides by energy, so this knows more than it seems."""
     return 1 / _energy(view).clamp_min(1e-12)
 
 

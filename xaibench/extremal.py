@@ -34,7 +34,7 @@ LOOK = 10
     needs=["gradients", "twin", "truth"], control=True,
 )  # fmt: skip
 def extremal_twin(view: View, *, steps: int = 10, rate: float = 0.2) -> Tensor:
-    """The best order found for cells that are replaced by the bona fide twin's. Shape: `(B, F, T)`, normal scores."""
+    """The best order found for cells that are replaced by the bona fide twin's, as normal scores. Shape: `(B, F, T)`."""
     return extremal(view, "twin", steps=steps, rate=rate)
 
 
@@ -43,7 +43,7 @@ def extremal_twin(view: View, *, steps: int = 10, rate: float = 0.2) -> Tensor:
     needs=["gradients", "truth"], control=True, optional=True,
 )  # fmt: skip
 def extremal_silence(view: View, *, steps: int = 10, rate: float = 0.2) -> Tensor:
-    """The best order found for cells that are silenced. Shape: `(B, F, T)`, normal scores."""
+    """The best order found for cells that are silenced, as normal scores. Shape: `(B, F, T)`."""
     return extremal(view, "silence", steps=steps, rate=rate)
 
 

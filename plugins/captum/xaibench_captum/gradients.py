@@ -35,14 +35,20 @@ from xaibench_captum.common import SPOOF, at_the_inputs, evidence, in_batches, l
     class_specific=False,
 )  # fmt: skip
 def saliency(view: View) -> Tensor:
-    """|df/dx|. The paper takes the largest channel; here the L2 norm, the same for one channel. Shape: `(B, F, T)`."""
+    """How much the score moves with each cell: the size of its gradient.
+
+    |df/dx|. The paper takes the largest channel; here the L2 norm, the same for one channel. Shape: `(B, F, T)`.
+    """
     method = at_the_inputs(Saliency(view.model), view)
     return magnitude(method.attribute(leaf(view.inputs), target=SPOOF, abs=False))
 
 
 @attributor(name="input-x-gradient", paper="Shrikumar et al. 2016, arXiv 1605.01713", needs=["gradients"])
 def input_x_gradient(view: View) -> Tensor:
-    """x * df/dx. On LCNN's normalised log power x = 0 is the training mean of that frequency. Shape: `(B, F, T)`."""
+    """The input times its gradient: each cell's part in a linear reading of the score.
+
+    x * df/dx. On LCNN's normalised log power x = 0 is the training mean of that frequency. Shape: `(B, F, T)`.
+    """
     method = at_the_inputs(InputXGradient(view.model), view)
     return evidence(method.attribute(leaf(view.inputs), target=SPOOF))
 
@@ -51,7 +57,9 @@ def input_x_gradient(view: View) -> Tensor:
     name="integrated-gradients", paper="Sundararajan et al., ICML 2017, arXiv 1703.01365, Eq. 1", needs=["gradients"],
 )  # fmt: skip
 def integrated_gradients(view: View, *, steps: int = 20, baseline: str = "mean") -> Tensor:
-    """(x - b) times the gradient averaged on the line from the fill b to x, by Gauss-Legendre quadrature of `steps`.
+    """The gradient, averaged on the way from a fill to the input, times the change of each cell.
+
+    (x - b) times the gradient averaged on the line from the fill b to x, by Gauss-Legendre quadrature of `steps`.
 
     Complete in the limit of many steps only (the paper uses 20 to 300), so it does not declare completeness: a network of
     maxima has a gradient with jumps, and the error falls about as 1 / steps. Shape: `(B, F, T)`.
@@ -120,7 +128,9 @@ def vargrad(view: View, *, samples: int = 10, noise: float = 0.15) -> Tensor:
     needs=["gradients"], random=True,
 )  # fmt: skip
 def gradient_shap(view: View, *, samples: int = 20, noise: float = 0.0, baseline: str = "mean") -> Tensor:
-    """(x + n - b) times the gradient at a uniformly random point between the fill b and x + n, mean of `samples` draws.
+    """Gradient times change, at random points between noisy copies of the input and a fill.
+
+    (x + n - b) times the gradient at a uniformly random point between the fill b and x + n, mean of `samples` draws.
 
     noise: deviation of the Gaussian n in the unit of the explained tensor; 20 draws without noise from one baseline are
     the setting in use for speech deepfakes. Complete in expectation only. Shape: `(B, F, T)`.

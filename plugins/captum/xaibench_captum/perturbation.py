@@ -59,7 +59,10 @@ def _per_utterance(view: View, bands: int, spans: int, explain: Callable[[View, 
 
 @attributor(name="occlusion", paper="Zeiler and Fergus, ECCV 2014, arXiv 1311.2901, Sec. 4.1")
 def occlusion(view: View, *, bands: int = 8, spans: int = 10, baseline: str = "mean") -> Tensor:
-    """f(x) - f(x with a window replaced by the fill), for a window that moves by its own size. Shape: `(B, F, T)`."""
+    """How far the score falls when a moving window is replaced.
+
+    f(x) - f(x with a window replaced by the fill), for a window that moves by its own size. Shape: `(B, F, T)`.
+    """
 
     def explain(one: View, arguments: dict[str, Any]) -> Tensor:
         del arguments["feature_mask"]
@@ -73,7 +76,9 @@ def occlusion(view: View, *, bands: int = 8, spans: int = 10, baseline: str = "m
 
 @attributor(name="feature-ablation", paper="Li et al. 2016, arXiv 1612.08220, Eq. 1")
 def feature_ablation(view: View, *, bands: int = 13, spans: int = 4, baseline: str = "mean") -> Tensor:
-    """f(x) - f(x with one patch replaced by the fill). Shape: `(B, F, T)`.
+    """How far the score falls when one patch is replaced.
+
+    f(x) - f(x with one patch replaced by the fill). Shape: `(B, F, T)`.
 
     On patches of the size of occlusion's window this is the same map; the default looks at another scale.
     """

@@ -35,7 +35,10 @@ from xaibench_gradcam.corrected import (
     signed=False,
 )
 def grad_cam(view: View, *, layer: str = "last") -> Tensor:
-    """`relu(sum_k w_k A_k)` with `w_k = mean_i g_ki`."""
+    """Channels of a layer, weighed by the mean gradient of the score in each.
+
+    `relu(sum_k w_k A_k)` with `w_k = mean_i g_ki`.
+    """
     return layer_map(view, GradCAM, layer=layer)
 
 
@@ -46,7 +49,9 @@ def grad_cam(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def grad_cam_plus_plus(view: View, *, layer: str = "last") -> Tensor:
-    """`w_k = sum_i a_ki relu(g_ki)`, `a_ki = g_ki^2 / (2 g_ki^2 + g_ki^3 sum_j A_kj)`.
+    """Grad-CAM with the rising gradients alone, each place weighed by its share in its channel.
+
+    `w_k = sum_i a_ki relu(g_ki)`, `a_ki = g_ki^2 / (2 g_ki^2 + g_ki^3 sum_j A_kj)`.
 
     The closed form takes the class score to be `exp(s)` and A to be non-negative. On signed activations (Max-Feature-Map)
     the denominator has zeros, near which one position outweighs all others, and `a` turns negative beyond them; the
@@ -63,7 +68,10 @@ def grad_cam_plus_plus(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def hirescam(view: View, *, layer: str = "last") -> Tensor:
-    """`sum_k g_k A_k`, position by position. The paper keeps negative values; the library applies a ReLU."""
+    """Activation times gradient, cell by cell, summed over the channels of a layer.
+
+    `sum_k g_k A_k`, position by position. The paper keeps negative values; the library applies a ReLU.
+    """
     return layer_map(view, HiResCAM, layer=layer)
 
 
@@ -74,7 +82,9 @@ def hirescam(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def xgrad_cam(view: View, *, layer: str = "last") -> Tensor:
-    """`w_k = sum_i g_ki A_ki / sum_j A_kj`.
+    """Grad-CAM with channels weighed by gradient times activation, relative to the activation.
+
+    `w_k = sum_i g_ki A_ki / sum_j A_kj`.
 
     On signed activations the denominator can be near zero: that channel then decides the map alone. Rounding is amplified
     in the same way, so utterances are explained one at a time.
@@ -89,7 +99,10 @@ def xgrad_cam(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def layer_cam(view: View, *, layer: str = "last") -> Tensor:
-    """`relu(sum_k relu(g_k) A_k)`, position by position."""
+    """Activation times rising gradient, cell by cell, summed over the channels of a layer.
+
+    `relu(sum_k relu(g_k) A_k)`, position by position.
+    """
     return layer_map(view, LayerCAM, layer=layer)
 
 
@@ -101,7 +114,9 @@ def layer_cam(view: View, *, layer: str = "last") -> Tensor:
     class_specific=False,
 )
 def eigen_cam(view: View, *, layer: str = "last") -> Tensor:
-    """First principal component of the activations over positions (centred by the library), where positive.
+    """What the channels' activations have in common, whatever the score.
+
+    First principal component of the activations over positions (centred by the library), where positive.
 
     It never looks at the score. The sign of the component is fixed here (`corrected.oriented`). Raises Unsupported for
     layers with more than 16,384 positions, whose square matrix would not fit.
@@ -116,7 +131,9 @@ def eigen_cam(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def eigen_grad_cam(view: View, *, layer: str = "last") -> Tensor:
-    """First principal component of `g A` over positions, where positive.
+    """What the channels' activation times gradient have in common.
+
+    First principal component of `g A` over positions, where positive.
 
     The library's own map is the same for `s` and `-s`, because an SVD has no sign; here the sign is that of `sum_k g_k A_k`
     (`corrected.oriented`). Raises Unsupported for layers with more than 16,384 positions.
@@ -131,7 +148,9 @@ def eigen_grad_cam(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def score_cam(view: View, *, layer: str = "last") -> Tensor:
-    """`relu(sum_k w_k A_k)`, `w = softmax_k s(input * up(A_k))`, `up` resizing and bringing a channel to [0, 1].
+    """Channels of a layer, weighed by the score of the input seen through each.
+
+    `relu(sum_k w_k A_k)`, `w = softmax_k s(input * up(A_k))`, `up` resizing and bringing a channel to [0, 1].
 
     One column is meaningful: the softmax runs over channels, not over classes, on the raw log-odds; so the score of a
     baseline input, which the paper subtracts, cancels. Masking multiplies the explained tensor by a value in [0, 1]: on the
@@ -149,7 +168,9 @@ def score_cam(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def ablation_cam(view: View, *, layer: str = "last") -> Tensor:
-    """`relu(sum_k w_k A_k)`, `w_k = (s - s_k) / |s|`, `s_k` the score with channel k set to zero.
+    """Channels of a layer, weighed by how much the score falls without each.
+
+    `relu(sum_k w_k A_k)`, `w_k = (s - s_k) / |s|`, `s_k` the score with channel k set to zero.
 
     Two corrections to the library, see `corrected`: channels are set to zero (the library's substitute for signed
     activations is -1e7 and depends on the batch size), and the denominator is |s| (with s, the map of an utterance taken
@@ -171,7 +192,9 @@ def ablation_cam(view: View, *, layer: str = "last") -> Tensor:
     class_specific=False,
 )
 def fullgrad(view: View) -> Tensor:
-    """`up(|x ds/dx|) + sum_l sum_c up(|b_lc ds/dz_lc|)` over all Conv2d and BatchNorm2d, hence no option `layer`.
+    """Gradients of the input and of every layer's bias, added up on the input's cells.
+
+    `up(|x ds/dx|) + sum_l sum_c up(|b_lc ds/dz_lc|)` over all Conv2d and BatchNorm2d, hence no option `layer`.
 
     z is a layer's output, b its bias (for batch normalisation with the running mean's share). Magnitudes only: `s` and `-s`
     have the same map, so with one log-odds it cannot tell evidence for spoof from evidence for bona fide. `up` brings every
@@ -206,7 +229,9 @@ def finer_cam(view: View, *, layer: str = "last") -> Tensor:
     signed=False,
 )
 def shapley_cam(view: View, *, layer: str = "last") -> Tensor:
-    """Grad-CAM with `w_k = mean_i (g - H A / 2)_ki`, H the Hessian of `s` with respect to A.
+    """Grad-CAM whose weights have a second-order term, after the Shapley value of a channel.
+
+    Grad-CAM with `w_k = mean_i (g - H A / 2)_ki`, H the Hessian of `s` with respect to A.
 
     On a network that is piecewise linear after the layer (LCNN: Max-Feature-Map, max-pooling, linear) H is zero and **this
     map equals grad-cam**. The paper's target, logit plus log-probability, would not change that: its Hessian is a multiple
