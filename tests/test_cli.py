@@ -82,6 +82,13 @@ def test_run_prints_the_board_and_the_second_time_does_nothing(command, toy, tmp
     )
     assert code == 0, err
     assert {p.suffix for p in (tmp_path / "board").iterdir()} >= {".md", ".json", ".png"}
+    code, out, err = command("leaderboard", str(tmp_path / "run"), "--out", str(tmp_path / "site"), "--quiet")
+    assert code == 0, err
+    assert out.split() == [str(tmp_path / "site" / "index.html")]  # and no board
+    written = {p.relative_to(tmp_path / "site").as_posix() for p in (tmp_path / "site").rglob("*.html")}
+    assert {"index.html", "explorer.html", "methods/toy-gradient.html", "countermeasures/toy.html"} <= written
+    code, out, err = command("leaderboard", str(tmp_path / "run"), "--out", str(tmp_path / "bare"), "--no-explorer")
+    assert code == 0 and "oracle" in out and not (tmp_path / "bare" / "explorer.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ class Watch:
 
     def __call__(self, path: Path, *, viewport: dict | None = None, scheme: str = "light", fragment: str = "", **options):
         """A page of `path`, loaded. options: of Playwright's `new_context` (`java_script_enabled=False`, say)."""
-        context = self.browser.new_context(viewport=viewport or WIDE, color_scheme=scheme, **options)
+        usual = {"viewport": viewport or WIDE, "color_scheme": scheme, "reduced_motion": "reduce"}
+        context = self.browser.new_context(**usual, **options)
         self.contexts.append(context)
         page = context.new_page()
         page.on("console", lambda m: self.errors.append(f"console: {m.text}") if m.type in ("error", "warning") else None)

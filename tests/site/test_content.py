@@ -102,7 +102,7 @@ def test_a_run_of_ours_from_a_commit_has_no_mark(tmp_path, rows):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"spec": fake_run.run_record(checkpoints={"lcnn": "x"})["spec"]}, "given by hand"),
+        ({"spec": fake_run.run_record(checkpoints={"lcnn": "x"})["spec"]}, "that its package does not ship"),
         ({"countermeasures": {"lcnn": CARD | {"card": {}}}}, "no card"),
         ({"environment": {"git_commit": None}}, "no known commit"),
         ({"origins": {"attributors/x": "someone-else 2.0"}}, "packages from elsewhere: someone-else"),
@@ -126,7 +126,7 @@ def test_the_fingerprint_is_of_the_rows_and_of_no_folder(tmp_path, rows):
 
 
 def test_the_date_is_the_run_s_own_where_it_says_one(tmp_path, rows):
-    said = record(environment={"git_commit": "0" * 40, "date": "2025-03-04T05:06:07"})
+    said = record(days=["2025-03-01", "2025-03-04"])
     assert stamp_of(tmp_path, rows, said).date == "2025-03-04"
 
 

@@ -63,8 +63,8 @@ def print_summary(summary: Summary) -> None:
         print(f"  note: {problem}")
 
 
-def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "utterance") -> Any:
-    """Print the board of some run folders, and return it."""
+def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "utterance", quiet: bool = False) -> Any:
+    """Print the board of some run folders, unless quiet, and return it."""
     if "numpy" not in sys.modules:  # it asks once. A board's products are small: a second thread waits more than it works
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from xaibench.leaderboard import render, table
@@ -74,6 +74,7 @@ def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "
     if gone:
         note(f"rows of metrics that this version does not have are left out: {', '.join(gone)}; run again to have them made")
     board = table.board(rows, metrics=metrics, cluster=cluster)
-    screen = console()
-    screen.print(render.terminal(board, narrow=screen.width < WIDTH))
+    if not quiet:
+        screen = console()
+        screen.print(render.terminal(board, narrow=screen.width < WIDTH))
     return board

@@ -116,19 +116,37 @@ def run(
 @app.command()
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.md, .csv, .json (png: bars).")] = None,
-    formats: Annotated[str, typer.Option(help="md, csv, json, txt, png, separated by commas.")] = "md,csv,json",
-    metrics: Annotated[str | None, typer.Option(help="Metrics to show; the default shows both kinds side by side.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the site, or of the files that --formats names.")] = None,
+    formats: Annotated[
+        str,
+        typer.Option(help="`site`, a folder any browser opens; or files: md, csv, json, txt, png. Separated by commas."),
+    ] = "site",
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics to print and to put in files; by default both kinds. A site has them all.")
+    ] = None,
     cluster: Annotated[str, typer.Option(help="What the intervals resample: utterance (source) or speaker.")] = "utterance",
+    explorer: Annotated[bool, typer.Option(help="Whether a site has the explorer, for runs with --keep-maps.")] = True,
+    utterances: Annotated[int | None, typer.Option(min=1, help="Utterances in the explorer; default: all.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the names of what is written, and no board.")] = False,
 ) -> None:
-    """Turn run folders into a leaderboard: mean, 95 % interval by source utterance, skill between floor and ceiling."""
-    board = print_board(runs, split_names(metrics) if metrics else None, cluster=cluster)
+    """Turn run folders into a leaderboard: mean, 95 % interval by source utterance, skill between floor and ceiling.
+
+    `xaibench leaderboard results/demo --out site`, then open site/index.html.
+    """
+    chosen, wanted = split_names(formats), split_names(metrics) if metrics else None
+    files = [name for name in chosen if name != "site"]
+    board = print_board(runs, wanted, cluster=cluster, quiet=quiet) if files or not quiet else None
     if out is None:
         return
-    from xaibench.leaderboard import render
+    if files:
+        from xaibench.leaderboard import render
 
-    for path in render.write(board, out, split_names(formats)):
-        print(path)
+        for path in render.write(board, out, files):
+            print(path)
+    if "site" in chosen:
+        from xaibench.site.build import build
+
+        print(build(runs, out, cluster=cluster, explorer=explorer, utterances=utterances))
 
 
 @app.command()

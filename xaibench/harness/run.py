@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,7 @@ def _stamp(
             sentence, eer = check_countermeasure(bench, name, judged)
         cms[name] = {
             **basis, "card": loaded.card, "checkpoint": loaded.checkpoint.name, "eer": eer, "route": bench.route(name),
-            "void": sentence,
+            "void": sentence, "shipped": loaded.checkpoint == registry.load("countermeasures", name).shipped(),
         }  # fmt: skip
     others = [{k: v for k, v in w.items() if k != "worker"} for w in workers]
     others = [{**w, "count": others.count(w)} for i, w in enumerate(others) if w not in others[:i]]
@@ -248,6 +249,7 @@ def _stamp(
         },
         "origins": origins,
         "plugins": plugins,
+        "days": sorted({*before.get("days", ()), datetime.now(UTC).date().isoformat()}),  # in no fingerprint
         "sizes": before.get("sizes", {}),
     }  # fmt: skip
 

@@ -8,12 +8,14 @@ bands as the cells are, and not heaped where counting starts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from xaibench import maps
+from xaibench.errors import XaibenchError
 
 WIDTH = 1000.0  # Hz
 MOST = 60  # pairs; of more, some evenly spread over the list: the shares of a band settle long before
@@ -45,7 +47,7 @@ def bands(
 
     pairs: ids `source/vocoder`. Raises RunError for a damaged map.
     """
-    kept = [(run, pair) for pair in pairs for run in runs if maps.truth_paths(run, truth, pair)]
+    kept = [(run, pair) for pair in pairs for run in runs if truths(run, truth, pair)]
     chosen = [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, min(MOST, len(kept))).astype(int))] if kept else []
     sums: dict[str, np.ndarray] = {}
     found: dict[str, int] = {}
@@ -54,7 +56,7 @@ def bands(
     for run, pair in chosen:
         region = None
         for name in attributors:
-            path = _kept(run, countermeasure, route, name, pair)
+            path = kept_map(run, countermeasure, route, name, pair)
             if path is None:
                 continue
             stored = maps.read_map(path)
@@ -86,11 +88,19 @@ def bands(
     )  # fmt: skip
 
 
-def _kept(run: Path, countermeasure: str, route: str, name: str, pair: str) -> Path | None:
+def kept_map(run: Path, countermeasure: str, route: str, name: str, pair: str) -> Path | None:
     """Where a map is, if it was kept: never of a name that cannot name a file."""
     with suppress(XaibenchError):
         path = maps.map_path(run, countermeasure, route, name, pair)
         return path if path.is_file() else None
+    return None
+
+
+def truths(run: Path, truth: str, pair: str) -> list[Path]:
+    """The kept truths of a pair: none of one whose id cannot name a file."""
+    with suppress(XaibenchError):
+        return maps.truth_paths(run, truth, pair)
+    return []
 
 
 def top_weights(values: np.ndarray, valid: np.ndarray, count: int) -> np.ndarray:

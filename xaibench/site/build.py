@@ -78,7 +78,7 @@ def _board_page(source: Source, board: content.Board) -> str:
         families=_families(board), groups=[g for g in groups if g[1]], diagrams=list(_diagrams(source, rows, metrics)),
         maps_kept=found is not None, unverified=content.UNVERIFIED, dirty=content.DIRTY, limit=EER_LIMIT,
         nav=source.nav, footer=source.footer, here="", cluster=source.cluster,
-        explorer=EXPLORER[1] if EXPLORER in source.nav else "",
+        explorer=f"{EXPLORER[1]}#s={board.slug}" if found is not None and EXPLORER in source.nav else "",
         downloads="downloads/index.html",
     )  # fmt: skip
 

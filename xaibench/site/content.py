@@ -38,8 +38,8 @@ FIRST_PARTY = frozenset(
 )
 DIRTY = "made from code with uncommitted changes, so no commit can make these numbers again."
 UNVERIFIED = (
-    "the run records weights given by hand, a countermeasure without a card of its training, code of no known commit, or "
-    "packages that are not of this repository, so its numbers rest on the word of whoever ran it."
+    "the run records weights that no package ships, a countermeasure without a card of its training, code of no known "
+    "commit, or packages that are not of this repository, so its numbers rest on the word of whoever ran it."
 )
 LOW, HIGH = -0.2, 1.0  # skill at the ends of a bar
 BAR = 100.0  # its length
@@ -185,6 +185,11 @@ class Board:
     scale: str
     headlines: tuple[Headline, ...]
     stamp: Stamp
+
+    @property
+    def slug(self) -> str:
+        """Its name in addresses."""
+        return self.page.removeprefix("boards/").removesuffix(".html")
 
     @property
     def name(self) -> str:
@@ -395,8 +400,8 @@ def _reasons(record: Mapping[str, Any], countermeasure: str) -> list[str]:
     cm = record.get("countermeasures", {}).get(countermeasure, {})
     given = record.get("spec", {}).get("checkpoints") or {}
     found = []
-    if countermeasure in given:
-        found.append(f"weights of {countermeasure} given by hand")
+    if countermeasure in given or not cm.get("shipped", True):  # older records do not say whether they are shipped
+        found.append(f"weights of {countermeasure} that its package does not ship")
     if not (cm.get("card") or {}).get("trained_on"):
         found.append(f"{countermeasure} has no card that says how it was trained")
     if not record.get("environment", {}).get("git_commit"):

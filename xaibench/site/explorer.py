@@ -45,10 +45,10 @@ LEFT_OUT = "This site was made without recordings, so there are no spectrograms 
 
 @dataclass(frozen=True, eq=False)
 class _Section:
-    """What is shown together. pairs: pair -> method -> file. truths: pair -> file."""
+    """What is shown together. records: pair -> run.json of its truth. pairs: pair -> method -> file. truths: pair -> file."""
 
     facts: Mapping[str, str]
-    record: Mapping[str, Any]
+    records: Mapping[str, Mapping[str, Any]]
     rows: pd.DataFrame
     pairs: Mapping[str, Mapping[str, Path]]
     truths: Mapping[str, Path]
@@ -166,7 +166,7 @@ def _sections(runs: Sequence[Path], rows: pd.DataFrame) -> Iterator[_Section]:
         facts = dict(zip(SECTION, map(str, key), strict=True))
         pairs: dict[str, dict[str, Path]] = {}
         truths: dict[str, Path] = {}
-        record: Mapping[str, Any] = {}
+        origins: dict[str, Mapping[str, Any]] = {}
         asked = {f"{u}/{v}" for u, v in part[["utterance", "vocoder"]].drop_duplicates().astype(str).to_numpy()}
         for run, known, found in zip(runs, records, kept, strict=True):
             for pair, files in found.get((facts["countermeasure"], facts["route"]), {}).items():
@@ -174,8 +174,8 @@ def _sections(runs: Sequence[Path], rows: pd.DataFrame) -> Iterator[_Section]:
                 if truth is not None:
                     pairs[pair] = {**files, **pairs.get(pair, {})}
                     truths.setdefault(pair, truth)
-                    record = record or known
-        yield _Section(facts, record, part, dict(sorted(pairs.items())), truths)
+                    origins.setdefault(pair, known)
+        yield _Section(facts, origins, part, dict(sorted(pairs.items())), truths)
 
 
 def _kept(run: Path) -> dict[tuple[str, str], dict[str, dict[str, Path]]]:
@@ -234,8 +234,8 @@ def _pair(
     names = list(section.pairs[pair])
     found = dict(zip(names, pool.map(one, names), strict=True))
     rate, n_fft, hop, window = _grid(truth.metadata)
-    samples = _samples(section, valid.shape[1], hop)
-    halves, heard, note = recordings.read(section.record, pair, samples)
+    samples = _samples(section, pair, valid.shape[1], hop)
+    halves, heard, note = recordings.read(section.records[pair], pair, samples)
     if heard and heard != rate:
         halves, note = {}, NO_AUDIO
     return {
@@ -260,7 +260,7 @@ def _map(values: np.ndarray, valid: np.ndarray, counts: Sequence[int]) -> dict[s
     guessed, text = levels.packed(found.codes)
     return {
         "levels": text, "predicted": guessed, "means": _short(found.means), "stops": found.stops,
-        "tied": [int(t) for t in found.tied], "limit": _short([found.limit])[0],
+        "tied": [int(t) for t in found.tied], "limit": _short([found.limit])[0], "flat": found.flat,
     }  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def _scores(rows: pd.DataFrame | None) -> dict[str, Any]:
 
 def _section_facts(section: _Section, chosen: Sequence[str], nav: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What the index says of a section."""
-    facts, data = section.facts, section.record.get("dataset", {})
+    facts, data = section.facts, next(iter(section.records.values())).get("dataset", {})
     ok = section.rows[section.rows["status"].eq("ok")]
     means: dict[str, dict[str, float]] = {}
     for (metric, method), value in ok.groupby(["metric", "attributor"], observed=True)["value"].mean().items():
@@ -324,9 +324,9 @@ def _index(
     }
 
 
-def _samples(section: _Section, frames: int, hop: int) -> int:
+def _samples(section: _Section, pair: str, frames: int, hop: int) -> int:
     """How many samples the countermeasure looked at: as its card says, or as many as fill the frames."""
-    card = section.record.get("countermeasures", {}).get(section.facts["countermeasure"], {}).get("card") or {}
+    card = section.records[pair].get("countermeasures", {}).get(section.facts["countermeasure"], {}).get("card") or {}
     said = card.get("n_samples")
     return said if isinstance(said, int) and said // hop + 1 == frames else (frames - 1) * hop
 
@@ -346,7 +346,7 @@ def _write_wide(path: Path, text: str) -> Path:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(("\ufeff" + text).encode("utf-16-le"))
+        scratch.write_bytes(("\ufeff" + text).encode("utf-16-le", "replace"))
         os.replace(scratch, path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error

@@ -33,7 +33,8 @@ FIRST = 0x3000  # the first of 32768 characters, none of which is a surrogate, a
 class Levels:
     """A map in levels. codes: `(F, T)` uint8. means: `(L,)`, of a level's valid cells. stops: for every count asked for, the
     level from which cells are no longer among the largest. tied: whether equal cells stand on both sides of that cut.
-    limit: the value at the end of the colour scale.
+    limit: the value at the end of the colour scale. flat: whether all valid cells are equal, so that there is no top share
+    (`xaibench.listen.top_mask`).
     """
 
     codes: np.ndarray
@@ -41,6 +42,7 @@ class Levels:
     stops: tuple[int, ...]
     tied: tuple[bool, ...]
     limit: float
+    flat: bool = False
 
     def top(self, place: int, valid: np.ndarray) -> np.ndarray:
         """The cells above the cut `stops[place]`. Shape: valid `(F, T)` bool -> `(F, T)` bool."""
@@ -82,7 +84,8 @@ def levels(values: np.ndarray, valid: np.ndarray, counts: Sequence[int]) -> Leve
     codes[~valid] = (np.searchsorted(-ranked[starts], -values[~valid], side="right") - 1).clip(0)
     means = np.add.reduceat(ranked, starts) / np.diff([*starts, len(ranked)])
     tied = tuple(bool(0 < n < len(ranked) and ranked[n - 1] == ranked[n]) for n in counts)
-    return Levels(codes, means, tuple(int(np.searchsorted(starts, n)) for n in counts), tied, limit)
+    return Levels(codes, means, tuple(int(np.searchsorted(starts, n)) for n in counts), tied, limit,
+                  bool(ranked[0] == ranked[-1]))  # fmt: skip
 
 
 def predicted(codes: np.ndarray) -> np.ndarray:

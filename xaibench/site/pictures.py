@@ -19,7 +19,7 @@ from xaibench import audio, maps
 from xaibench.errors import RunError
 from xaibench.leaderboard.render import number
 from xaibench.leaderboard.table import metric_facts
-from xaibench.site.bands import top_weights
+from xaibench.site.bands import kept_map, top_weights, truths
 from xaibench.site.source import section
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def _chosen(source: Source, board: Board, run: Path) -> _Choice | None:
         if others.empty:
             continue
         bad = str(others.idxmin())
-        kept = all(maps.map_path(run, board.countermeasure, board.route, n, pair).is_file() for n in (good, bad))
-        if kept and maps.truth_paths(run, board.truth, pair):
+        kept = all(kept_map(run, board.countermeasure, board.route, n, pair) for n in (good, bad))
+        if kept and truths(run, board.truth, pair):
             return _Choice(pair, good, bad, float(values[good]), float(values[bad]), metric)
     return None
 

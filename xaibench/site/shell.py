@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ASSETS, TEMPLATES = HERE / "assets", HERE / "templates"
 COMMON = ("site.css", "site.js")  # what every page links to
+_TAKEN = re.compile(r"index|con|prn|aux|nul|com\d|lpt\d|_.*")
 
 
 def render(template: str, *, root: str = "", inline: bool = False, **content: object) -> str:
@@ -59,7 +60,7 @@ def write(path: Path, text: str) -> Path:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text, encoding="utf-8", newline="\n")
+        scratch.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair is no character
         os.replace(scratch, path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
@@ -84,13 +85,15 @@ def plotly_js() -> Path:
 def slug(name: str) -> str:
     """Any name as a part of a file name and an address: distinct names stay distinct, plain ones stay as they are.
 
-    >>> slug("grad-cam++"), slug("lcnn"), slug("a b") == slug("a-b")
-    ('grad-cam++', 'lcnn', False)
+    What names a folder's own page, a device of Windows, or begins as files that servers hide do is not plain.
+
+    >>> slug("grad-cam++"), slug("lcnn"), slug("a b") == slug("a-b"), slug("index")
+    ('grad-cam++', 'lcnn', False, 'index-1bc04b')
     """
     plain = re.sub(r"[^a-z0-9+_-]+", "-", name.lower()).strip("-")[:60]
-    if plain and plain == name:
+    if plain and plain == name and not _TAKEN.fullmatch(plain):
         return plain
-    return f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return f"{plain.lstrip('_') or 'x'}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:6]}"
 
 
 def data_uri(content: bytes, mime: str) -> str:
@@ -105,12 +108,14 @@ def data_uri(content: bytes, mime: str) -> str:
 def script(function: str, *arguments: object) -> str:
     """A script that hands data to a function: how a page from a folder loads what it shows, as it may not fetch.
 
-    Unknown and infinite numbers become null. Raises XaibenchError for what JSON cannot hold.
+    Unknown and infinite numbers become null, and the key `__proto__` one like any other, which a script would take for the
+    ancestor of the object. Raises XaibenchError for what JSON cannot hold.
 
     >>> script("xaibench.deliver", "a", {"b": float("nan")})
     'xaibench.deliver("a", {"b": null});\\n'
     """
-    return f"{function}({', '.join(json_text(a) for a in arguments)});\n"
+    texts = (re.sub(r'(?<!\\)"__proto__":', '["__proto__"]:', json_text(a)) for a in arguments)
+    return f"{function}({', '.join(texts)});\n"
 
 
 def json_text(value: object) -> str:

@@ -78,9 +78,8 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 def _day(run: Path, record: Mapping[str, Any]) -> str:
     """The day a run was made, as it says itself or, of older ones, as its newest rows do. YYYY-MM-DD."""
-    said = record.get("environment", {}).get("date")
-    if said:
-        return str(said)[:10]
+    if record.get("days"):
+        return str(record["days"][-1])
     newest = max((p.stat().st_mtime for p in (run / "rows").rglob("*.parquet")), default=0.0)
     return datetime.fromtimestamp(newest, UTC).date().isoformat() if newest else ""
 

@@ -48,9 +48,9 @@
     return Uint8Array.from({ length: cells }, (_, i) => (packed[i >> 3] >> (7 - (i & 7))) & 1);
   }
 
-  // The cells above a cut: exactly the top share.
+  // The cells above a cut: exactly the top share; none of a map that is the same everywhere.
   function top(found, stop, valid) {
-    const limit = found.stops[stop];
+    const limit = found.flat ? 0 : found.stops[stop];
     return found.codes.map((code, i) => (code < limit && valid[i] ? 1 : 0));
   }
 

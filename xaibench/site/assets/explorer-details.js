@@ -27,7 +27,7 @@
     }
     if (map) {
       const inTop = shares.findIndex((_, k) => map.codes[i] < map.stops[k]);
-      const rank = !pair.valid[i] ? "not ranked" : inTop < 0 ? "below its top half" : "in its top " + percent(shares[inTop]);
+      const rank = !pair.valid[i] || map.flat ? "not ranked" : inTop < 0 ? "below its top half" : "in its top " + percent(shares[inTop]);
       parts.push(name + " ≈ " + number(map.means[map.codes[i]]) + ", " + rank);
     }
     parts.push(!pair.valid[i] ? "outside the valid band" : pair.region[i] ? "in the truth" : "not in the truth");

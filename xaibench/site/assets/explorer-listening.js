@@ -42,7 +42,9 @@
     function start(kind) {
       if (!now.map) return;
       const found = sound(kind), { rate, samples } = now.pair.grid, v = now.desk.view;
-      if (found) player.play(kind, found.samples, rate, now.state.view ? [v.t0, v.t1] : [0, samples / rate], now.state.loop);
+      const range = now.state.view ? [v.t0, v.t1] : [0, samples / rate];
+      if (found) player.play(kind, found.samples, rate, range, now.state.loop);
+      else player.stop(); // what another utterance has, this one lacks
       gains();
     }
 
@@ -56,10 +58,11 @@
     let tuning = 0;
     function retune() {
       clearTimeout(tuning);
-      tuning = setTimeout(() => (player.playing && now.map && sound(player.playing) ? start(player.playing) : gains()), 60);
+      tuning = setTimeout(() => (player.playing && now.map ? start(player.playing) : gains()), 60);
     }
 
     function gains() {
+      if (!now.pair) return;
       for (const kind of X.sounds.KINDS) {
         const known = sounds.get(kind), button = $("play-" + kind);
         const lacks = !now.pair.fake || (!now.pair.real && (kind === "real" || kind === "difference"));

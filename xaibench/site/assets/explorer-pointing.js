@@ -62,7 +62,7 @@
     }
 
     plot.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
+      if (event.button || !desk.view) return;
       fingers.set(event.pointerId, event);
       if (fingers.size === 2) pinch = spread();
       start = { ...at(event), view: desk.view, pan: event.shiftKey || event.pointerType === "touch" };
@@ -99,12 +99,12 @@
       drop();
     });
     plot.addEventListener("pointerleave", () => desk.leave());
-    plot.addEventListener("dblclick", () => desk.look(desk.whole));
+    plot.addEventListener("dblclick", () => desk.view && desk.look(desk.whole));
     plot.addEventListener(
       "wheel",
       (event) => {
         // The page scrolls as ever over small panels (unless Ctrl is held, as pinching a touchpad does) and at the far end.
-        if ((small && !event.ctrlKey) || (event.deltaY > 0 && isWhole(desk.view, desk.whole))) return;
+        if (!desk.view || (small && !event.ctrlKey) || (event.deltaY > 0 && isWhole(desk.view, desk.whole))) return;
         event.preventDefault();
         const p = at(event), factor = Math.pow(1.0018, clamp(event.deltaY * (event.deltaMode ? 30 : 1), -240, 240));
         desk.look(zoomed(desk.view, factor, p.t, p.f, event.shiftKey ? "t" : event.altKey ? "f" : ""));
@@ -113,7 +113,7 @@
     );
     plot.addEventListener("keydown", (event) => {
       const arrows = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0] };
-      if (!arrows[event.key] || event.altKey || event.ctrlKey || event.metaKey) return;
+      if (!arrows[event.key] || !desk.view || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       const [df, dt] = arrows[event.key].map((d) => d * (event.shiftKey ? 10 : 1)), v = desk.view, g = desk.grid;
       const middle = cell({ f: (v.f0 + v.f1) / 2, t: (v.t0 + v.t1) / 2 }, g);

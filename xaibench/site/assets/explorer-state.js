@@ -14,7 +14,7 @@
 
   function read(hash) {
     const asked = new URLSearchParams(hash.replace(/^#/, "")), state = { ...USUAL };
-    for (const [name, key] of Object.entries(KEYS)) if (asked.has(key)) state[name] = asked.get(key);
+    for (const [name, key] of Object.entries(KEYS)) if (asked.get(key)) state[name] = asked.get(key);
     state.level = String(state.level) !== "false";
     state.loop = String(state.loop) === "true";
     const opacity = Number(state.opacity);

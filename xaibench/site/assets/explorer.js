@@ -65,7 +65,13 @@
   let addressing = 0;
   function address(step) {
     clearTimeout(addressing);
-    const now = () => history[step ? "pushState" : "replaceState"](null, "", X.state.write(state));
+    const now = () => {
+      try {
+        history[step ? "pushState" : "replaceState"](null, "", X.state.write(state));
+      } catch (error) {
+        /* a browser may refuse when keys repeat: the next change is written */
+      }
+    };
     if (step) now();
     else addressing = setTimeout(now, 150);
   }
@@ -111,8 +117,9 @@
       const next = await X.pairs.pair(section.slug + "/" + found.slug);
       if (mine !== ticket) return;
       [pair, map] = [next, null];
+      root.classList.remove("xp-lost");
     } catch (error) {
-      if (mine === ticket) complain(error.message);
+      if (mine === ticket) lose(error);
       return;
     } finally {
       if (mine === ticket) root.removeAttribute("aria-busy");
@@ -122,6 +129,7 @@
     const [, T] = pair.shape, g = pair.grid;
     desk.whole = { t0: 0, t1: ((T - 0.5) * g.hop) / g.rate, f0: 0, f1: g.rate / 2 };
     desk.view = state.view ? X.pointing.within(state.view, desk.whole, g) : desk.whole;
+    if (X.pointing.isWhole(desk.view, desk.whole)) state.view = null;
     heard.forget(true);
     order = shelf.sorted();
     if (!Object.hasOwn(pair.maps, state.method)) {
@@ -132,6 +140,14 @@
     redraw();
     const near = filtered(), at = near.findIndex((p) => p.id === state.pair);
     X.pairs.soon([1, -1].map((d) => near[at + d]).filter(Boolean).map((p) => section.slug + "/" + p.slug));
+  }
+
+  // What was seen and heard before is not what was asked for: nothing is shown but what is wrong.
+  function lose(error) {
+    [pair, map] = [null, null];
+    heard.stop();
+    root.classList.add("xp-lost");
+    complain(error.message);
   }
 
   // Another method of the same utterance.
@@ -214,7 +230,8 @@
     put("region", "Truth's region, over the fake", [...back, ...layer(pair.picture("region", false))], "");
     put("map", name + ": map, over the fake", [...back, ...layer(pair.evidence(map), state.opacity / 100)], "");
     const tied = map.tied[stop()] ? "; a tie decides at the edge" : "";
-    const title = "Its top " + words + ": " + top.hits + " of " + count + " cells in the truth" + tied;
+    const found = "Its top " + words + ": " + top.hits + " of " + count + " cells in the truth" + tied;
+    const title = map.flat ? "No top " + words + ": its map is the same everywhere" : found;
     put("top", title, [...back, ...layer(top.picture)], "");
     redraw();
   }
@@ -408,7 +425,7 @@
   // Single keys, unless something is being typed or they are switched off.
   function keys(event) {
     const typing = "input:not([type=range]):not([type=checkbox]), select, textarea, dialog[open]";
-    if (event.target.closest(typing) || event.ctrlKey || event.metaKey || event.altKey || !pair) return;
+    if (event.target.closest(typing) || event.ctrlKey || event.metaKey || event.altKey || !section) return;
     const acts = {
       n: () => step(1), p: () => step(-1), j: () => stepMethod(1), k: () => stepMethod(-1),
       ",": () => setShare(stop() - 1), ".": () => setShare(stop() + 1),
@@ -418,12 +435,13 @@
       ...Object.fromEntries(X.sounds.KINDS.map((kind, i) => [i + 1, () => heard.toggle(kind)])),
     };
     const act = Object.hasOwn(acts, event.key) && acts[event.key];
-    if (!act || (!$("keys").checked && event.key !== "Escape")) return;
+    if (!act || (!$("keys").checked && event.key !== "Escape") || (!pair && !"np?".includes(event.key))) return;
     event.preventDefault();
     act();
   }
 
   X.index = function (content) {
+    $("loading").remove();
     if (!window.DecompressionStream) {
       complain("This browser is too old for the explorer, which needs Chrome 80, Firefox 113, Safari 16.4 or newer.");
       return;
