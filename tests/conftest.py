@@ -1,9 +1,12 @@
-"""Shared set-up: `import toys` and `from twins import ...` work in every test; one torch thread, no deadlines."""
+"""Shared set-up: `import toys` and `from twins import ...` work in every test; one torch thread, no deadlines; the toy data set
+and the command line as fixtures."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -15,3 +18,32 @@ collect_ignore = ["second"]
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("xaibench", deadline=None)
 hypothesis.settings.load_profile("xaibench")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toy data set, and the toy countermeasure's weights in `weights/`."""
+    import toybench
+
+    folder = tmp_path_factory.mktemp("toy")
+    toybench.write_corpus(folder)
+    toybench.write_checkpoint(folder / "weights")
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run `xaibench ...` in this process; returns (exit code, standard output, standard error)."""
+    from xaibench import cli
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["xaibench", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as done:
+            code = int(done.code or 0)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call

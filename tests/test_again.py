@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,14 +24,6 @@ from xaibench.protocols import attributor
 from xaibench.weights import weights_hash
 
 IDS = ["a/comb", "b/comb", "c/comb"]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
 
 
 def changed(waveforms, text, ids=IDS):

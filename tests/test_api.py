@@ -51,14 +51,6 @@ class Tags(HTMLParser):
         self.text += data if self.open[-1:] != ["style"] else ""
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
-
-
 @pytest.fixture
 def toy(root, monkeypatch):
     """The toy countermeasure and the pairs of the toy data set."""

@@ -44,14 +44,6 @@ minimal = SimpleNamespace(  # a recipe of another make, with no more than the co
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def _offered(monkeypatch):
     """Of countermeasures only the toys: `toy`, and `sized`, `bare`, `minimal`, none of which ships weights."""

@@ -10,25 +10,6 @@ from pathlib import Path
 import pytest
 import toybench
 
-from xaibench import cli
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run `xaibench ...` in this process; returns (exit code, stdout, stderr)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["xaibench", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
-
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import toybench
 sys.path.insert(0, str(Path(__file__).parent / "analysis"))
 from activation_toys import EVIL, partial_run
 
-from xaibench import cli, maps
+from xaibench import maps
 from xaibench.analysis import rerun
 from xaibench.analysis.activation_page import Wanted, analyse
 from xaibench.analysis.activation_run import ActivationRun
@@ -27,21 +27,6 @@ from xaibench.harness.run import run as run_harness
 def partial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("partial") / "run"
     return folder, partial_run(folder)
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["xaibench", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 class Page(HTMLParser):

@@ -16,27 +16,14 @@ import toybench
 sys.path.insert(0, str(Path(__file__).parent / "datasets"))
 import trees
 
-from xaibench import cli
 from xaibench.datasets.catalog import LAYOUTS, source
 from xaibench.manifest import read_manifest, stream
 
 
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `xaibench ...` in this process, manifests in a folder of the test; returns (exit code, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def manifests(monkeypatch, tmp_path):
+    """Manifests are written to a folder of the test."""
     monkeypatch.setenv("XAIBENCH_MANIFESTS", str(tmp_path / "manifests"))
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["xaibench", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`xaibench figure`: files of the asked formats, a caption, and mistakes that are one readable line."""
 
-import sys
 from pathlib import Path
 
 import fake_run
@@ -8,25 +7,7 @@ import figure_run
 import pytest
 
 from xaibench import registry
-from xaibench.cli.app import main
 from xaibench.protocols import Dataset
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Run the command line here; the code, what it printed and what it complained of."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["xaibench", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as done:
-            code = done.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -19,23 +19,6 @@ from xaibench.scoring import score_recordings
 GRID = Grid(n_fft=64, hop=32)
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run `xaibench ...` in this process; returns (exit code, stdout, stderr)."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["xaibench", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A corpus, weights and a run with maps of two utterances, made once."""

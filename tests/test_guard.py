@@ -17,14 +17,6 @@ from xaibench.harness.run import run
 from xaibench.protocols import Dataset, attributor
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
-
-
 def in_place(view):
     values = toybench.gradient.function(view)
     view.inputs.mul_(0.5)

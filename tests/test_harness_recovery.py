@@ -31,14 +31,6 @@ from xaibench.view import SpoofLogOdds
 KEYS = ["countermeasure", "route", "truth", "attributor", "utterance", "vocoder", "metric"]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
-
-
 def rows(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / "rows").sort_values(KEYS).reset_index(drop=True)
 

@@ -227,14 +227,6 @@ def test_free_memory_is_bounded_by_the_process_cgroup(tmp_path):
 # ---- in the workbench --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
-
-
 def test_a_size_is_measured_once_a_countermeasure_and_route(root, monkeypatch):
     toybench.install(monkeypatch)
     calls = []

@@ -152,14 +152,6 @@ def write_checkpoint(folder: Path, **options: int) -> str:
     return str(folder / "toy-time.safetensors")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
-
-
 def spec(root: Path, weights: str, *attributors: str, **changes: object) -> RunSpec:
     settings = {"countermeasures": ("toy-time",), "checkpoints": {"toy-time": weights}} | changes
     return toybench.spec(root, *attributors, **settings)
