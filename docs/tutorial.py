@@ -12,7 +12,8 @@
 # 3. where the vocoder changed the speech: the mask of Eq. 2
 # 4. Grad-CAM and input × gradient, by hand and with `xaibench`
 # 5. the top 5 % of a map against the mask, and what deleting them does to the score
-# 6. a comparison over several utterances, what it says, and how to add a method of your own
+# 6. a comparison over several utterances, and what it says
+# 7. a recording of your own, and a method of your own
 #
 # It needs no GPU and downloads nothing: speech and weights come with the packages.
 
@@ -177,9 +178,9 @@ draw(axes[1], np.ma.masked_where(~S, np.ones(S.shape)), "vocoded speech, and the
 plt.show()
 
 # %% [markdown]
-# Look where the mask lies. $D$ divides by the *real* energy, so it is large where the real speech is quiet. A map
-# that knows nothing of any countermeasure and just points at quiet cells can score here. That is why every method is
-# compared with *controls* later.
+# Look where the mask lies. $D$ divides by the *real* energy, so it can be large where the real speech is quiet. Would a
+# map that knows nothing of any countermeasure, and just points at quiet cells, score here? Only a comparison can say.
+# That is why every method is compared with *controls* later.
 
 # %% [markdown]
 # ## 6. Two attribution methods, by hand
@@ -329,7 +330,20 @@ run.rows.pivot_table(index="attributor", columns="metric", values="value")[["ran
 run.map("lrp", data[0].id)
 
 # %% [markdown]
-# ## 10. Your own method
+# ## 10. A recording of your own
+#
+# Of a recording from elsewhere nobody has the real twin, and nobody knows the truth. `xaibench.explain` reads any file, and
+# says what can be said: the decision, and where the cells lie that speak for spoof. Here it gets the vocoded file alone.
+
+# %%
+xaibench.explain(pair.pair.spoof.path, cm="lcnn", xai="grad-cam")
+
+# %% [markdown]
+# `.save("FOLDER")` writes it as a page, with the sound of these cells. What LCNN says of another microphone or language is
+# worth little, see the last line.
+
+# %% [markdown]
+# ## 11. Your own method
 #
 # A method is a function of a view that returns a map `(B, F, T)`, positive = evidence for spoof. Here is one, in ten
 # lines: the gradient at slightly noisy inputs, averaged (SmoothGrad, Smilkov et al. 2017,
@@ -362,7 +376,7 @@ print(f"rank accuracy {mine.score('rank-accuracy'):.3f}, drop {mine.score('drop-
 #
 # ### Where next
 #
-# - Explain a recording of your own: `xaibench.explain("FILE.wav", cm="lcnn", xai="grad-cam")`.
+# - Hear what a map points at, and when it speaks: [listen.md](listen.md), [activations.md](activations.md).
 # - Make your method part of every board: an entry point, see [the README](../README.md#your-own-method).
 # - All methods and metrics, with papers and pitfalls: [catalog.md](catalog.md).
 # - What the scores mean, and how sure they are: [scores.md](scores.md).

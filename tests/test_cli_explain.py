@@ -72,7 +72,8 @@ def test_compressed_files(tmp_path, monkeypatch, capsys, speech, ending):
         monkeypatch, capsys, path, "--cm", "planted-cnn", "--xai", "energy", "--no-listen", "--out", tmp_path / "out"
     )
     assert code == 0 and "planted-cnn calls a." in out and "lossy format" in err
-    assert not list((tmp_path / "out").glob("*.wav")) and facts(tmp_path / "out")["random_cells"]["kept_score"] is None
+    assert not list((tmp_path / "out").glob("*.wav"))
+    assert facts(tmp_path / "out")["attributors"]["energy"]["random_kept_score"] is None
 
 
 def test_a_long_file_and_a_part_of_it(tmp_path, monkeypatch, capsys, speech):
@@ -97,6 +98,31 @@ def test_one_bad_file_of_several_stops_no_other(tmp_path, monkeypatch, capsys, s
     )
     assert code == 2 and "1 of 3 recordings were not explained" in err and "not readable as a recording" in err
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a", "a-2"}
+    assert err.count("was trained on") == 1
+
+
+def test_no_two_recordings_share_a_folder(tmp_path):
+    from xaibench.cli.explaining import _folders
+
+    files = [tmp_path / name for name in ("x/a.wav", "y/a.wav", "a-2.wav", "a.flac")]
+    assert [p.name for p in _folders(files, tmp_path)] == ["a", "a-2", "a-2-2", "a-3"]
+
+
+def test_a_folder_that_cannot_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys, speech):
+    soundfile.write(tmp_path / "a.wav", speech, RATE)
+    (tmp_path / "taken").write_text("mine")
+    monkeypatch.setattr("xaibench.analysis.explanation.explain_on", lambda *args, **kwargs: pytest.fail("it worked first"))
+    words = (tmp_path / "a.wav", "--cm", "planted-cnn", "--xai", "energy", "--out")
+    code, _, err = run(monkeypatch, capsys, *words, tmp_path / "taken")
+    assert code == 2 and "taken: this folder cannot be made (there is a file of that name)" in err
+
+
+def test_what_fails_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "b.wav").write_text("no sound")
+    code, _, _ = run(
+        monkeypatch, capsys, tmp_path / "b.wav", "--cm", "planted-cnn", "--xai", "energy", "--out", tmp_path / "out"
+    )
+    assert code == 2 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -91,31 +91,31 @@ def test_the_scores_are_the_countermeasures_of_what_the_mask_makes(toy, pair, co
     mask = top_mask(stored, 0.05, valid)
     cm = toybench.recipe.untrained(seed=0).eval()
 
-    def spoof(sound):
-        return pytest.approx(-float(score_recordings(cm, [sound.astype(np.float32)])[0]), rel=1e-4, abs=1e-4)
+    def score(sound):
+        return pytest.approx(float(score_recordings(cm, [sound.astype(np.float32)])[0]), rel=1e-4, abs=1e-4)
 
     mine = table[table["method"].eq("toy-gradient")].set_index("kind")
-    assert mine.loc["kept", "in_silence"] == spoof(kept(wave, mask, GRID))
-    assert mine.loc["kept", "in_twin"] == spoof(kept(wave, mask, GRID, fill=twin))
-    assert mine.loc["removed", "in_silence"] == spoof(removed(wave, mask, GRID))
-    assert mine.loc["removed", "in_twin"] == spoof(removed(wave, mask, GRID, fill=twin))
+    assert mine.loc["kept", "in_silence"] == score(kept(wave, mask, GRID))
+    assert mine.loc["kept", "in_twin"] == score(kept(wave, mask, GRID, fill=twin))
+    assert mine.loc["removed", "in_silence"] == score(removed(wave, mask, GRID))
+    assert mine.loc["removed", "in_twin"] == score(removed(wave, mask, GRID, fill=twin))
     for row in table.itertuples():  # after the gain, as 16-bit samples
-        assert row.of_file == spoof(read(tmp_path / "out" / row.file))
+        assert row.of_file == score(read(tmp_path / "out" / row.file))
     power = power_of(wave, GRID)
     assert mine.loc["kept", "energy"] == pytest.approx(power[mask].sum() / power.sum(), rel=1e-5)
     assert mine.loc["kept", "outside"] == pytest.approx(leakage(kept(wave, mask, GRID), mask, GRID), rel=1e-4)
     facts = section["facts"]
-    assert facts["twin"] == spoof(twin) and facts["silence"] == spoof(np.zeros(4_000))
+    assert facts["twin"] == score(twin) and facts["silence"] == score(np.zeros(4_000))
     assert [len(facts[f"{what}_in_{fill}"]) for what in ("kept", "removed") for fill in ("silence", "twin")] == 4 * [DRAWS]
 
 
 def test_carried_is_zero_for_the_fill_and_one_for_the_utterance():
-    sounds = [Sound("a", "u/v", "cm", "native", "", "original", of_file=6.0)]
-    section = Section("u/v", "cm", "native", sounds, {"silence": -2.0, "twin": -6.0, "kept_in_twin": [-6.0, 0.0, 6.0]})
-    cells = Sound("b", "u/v", "cm", "native", "m", "kept", in_silence=0.0, in_twin=3.0)
+    sounds = [Sound("a", "u/v", "cm", "native", "", "original", of_file=-6.0)]
+    section = Section("u/v", "cm", "native", sounds, {"silence": 2.0, "twin": 6.0, "kept_in_twin": [6.0, 0.0, -6.0]})
+    cells = Sound("b", "u/v", "cm", "native", "m", "kept", in_silence=0.0, in_twin=-3.0)
     assert (section.carried(cells, "silence"), section.carried(cells, "twin")) == (0.25, 0.75)
     assert section.random("twin") == [0.0, 0.5, 1.0] and section.random("silence") == []
-    section.facts["twin"] = 5.5  # hardly apart: a share of next to nothing says nothing
+    section.facts["twin"] = -5.5  # hardly apart: a share of next to nothing says nothing
     assert section.carried(cells, "twin") is None
 
 

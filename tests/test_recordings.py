@@ -187,7 +187,7 @@ def test_missing_files_and_folders(tmp_path):
 def test_silence_nan_and_too_short(tmp_path):
     for name, samples, message in (
         ("silent", np.zeros(RATE), "digital silence"),
-        ("nan", np.where(np.arange(RATE) == 7, np.nan, 0.1), "1 samples are NaN or infinite, the first at index 7"),
+        ("nan", np.where(np.arange(RATE) == 7, np.nan, 0.1), "1 sample is NaN or infinite, the first at index 7"),
         ("blip", tone(seconds=0.05), "expected at least 0.1 s"),
     ):
         soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="FLOAT")
@@ -216,3 +216,23 @@ def test_what_may_matter_is_noted(tmp_path):
     loud, quiet = (read_any(tmp_path / f"{n}.wav", sample_rate=RATE) for n in ("loud", "quiet"))
     assert "above 4000 Hz the recording holds nothing" in loud.notes[0] and "beyond full scale" in loud.notes[1]
     assert any("Very quiet" in note for note in quiet.notes)
+
+
+def test_an_offset_and_a_clipped_level_are_told(tmp_path):
+    """A constant of 1 % of the level turns LCNN's -5 into 0, and clipping moves it as much."""
+    speech = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    made = {"fine": speech, "offset": speech + 0.01, "cut": np.clip(3 * tone(), -0.9, 0.9)}
+    for name, samples in made.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="PCM_16")
+    fine, offset, cut = (read_any(tmp_path / f"{n}.wav", sample_rate=RATE).notes for n in ("fine", "offset", "cut"))
+    assert not any("offset" in note or "Clipped" in note for note in (*fine, *cut[1:]))
+    assert any("A constant offset (DC) of +0.0" in note and "% of the level" in note for note in offset)
+    assert any(note.startswith("Clipped: ") for note in cut)
+
+
+def test_a_recording_knows_the_digest_of_its_file(tmp_path):
+    from hashlib import sha256
+
+    soundfile.write(tmp_path / "a.wav", tone(), RATE)
+    found = read_any(tmp_path / "a.wav", sample_rate=RATE)
+    assert found.facts()["sha256"] == sha256((tmp_path / "a.wav").read_bytes()).hexdigest()

@@ -3,7 +3,7 @@
 For each pair, countermeasure and method there is *kept*, the top cells alone, and *removed*, the utterance without them; and
 the same for random masks of that size, the control of every number here.
 
-Scores are spoof log-odds: above 0 the countermeasure says spoof. Each mask is scored twice, with silence and with the bona
+Scores are the countermeasure's: log-odds, higher = more bona fide. Each mask is scored twice, with silence and with the bona
 fide twin where it keeps nothing. A few cells in silence are like nothing a countermeasure was trained on, and its answer is
 hardly about them. Within the twin the rest stays speech, and the score says what the cells carry:
 
@@ -77,7 +77,7 @@ class Sound:
 
     level: dBFS of the file. peak: its largest sample, of 1. gain: dB on what the mask gave; `limited` where the peak allowed
     no more, and the level is below the utterance's. energy: share of the utterance's energy in the cells that the mask
-    keeps. outside: share of the file's energy outside those cells. in_silence, in_twin: spoof log-odds of this mask, before
+    keeps. outside: share of the file's energy outside those cells. in_silence, in_twin: scores of this mask, before
     any gain, with the original phase, with silence or the twin elsewhere; of_file: of the file as it is.
     """
 
@@ -287,7 +287,7 @@ class _Desk:
         return sound
 
     def ask(self, wave: np.ndarray, tell: Callable[[float], None]) -> None:
-        """Have a waveform scored with the others, and its spoof log-odds told."""
+        """Have a waveform scored with the others, and its score told."""
         if self.cm is not None:
             self.waiting.append((tell, np.asarray(wave, dtype=np.float32)))
 
@@ -300,7 +300,7 @@ class _Desk:
             for (tell, _), score in zip(
                 self.waiting, score_recordings(self.cm, waves, device=self.wanted.device), strict=True
             ):
-                tell(-float(score))
+                tell(float(score))
 
 
 def _record(run: Path) -> dict[str, Any]:
@@ -361,7 +361,7 @@ def _write(sections: list[Section], out: Path, wanted: Wanted, record: Mapping[s
         "data": record["spec"]["data"],
         "grid": record["spec"]["grid"],
         "wanted": {k: v for k, v in asdict(wanted).items() if k != "device"},
-        "scores": "spoof log-odds: above 0 the countermeasure says spoof",
+        "scores": "log-odds, higher = more bona fide",
         "kinds": _KINDS,
         "sections": [asdict(section) for section in sections],
     }

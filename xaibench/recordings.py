@@ -12,12 +12,13 @@ Samples are `(N,)` float32 with full scale at 1; times are seconds of the file.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,10 @@ from xaibench.errors import AudioError
 
 SHORTEST = 0.1  # s; below it there is hardly a frame to explain
 LONGEST = 600.0  # s at a time; an hour has 360,000 frames, and an hour of attribution is rarely what was meant
-QUIET = -60.0  # dBFS of the loudest sample, below which the recording says that it is quiet
+QUIET = -40.0  # dBFS of the loudest sample, below which the recording says that it is quiet
+OFFSET = 0.003  # of the root mean square: a constant (DC) beyond it is told. 0.01 turns LCNN from -5 to 0 (measured)
+CLIPPED = 3  # samples in a row at the largest value, and
+CLIPPED_SHARE = 1e-4  # of all samples in such rows, say that the recording was cut off
 SUFFIXES = "wav, flac, ogg, mp3 and aiff"
 
 #: Containers that ffmpeg may open: sounds and films, no playlists, no lists of other files.
@@ -42,10 +46,10 @@ class Recording:
 
     samples: `(N,)` float32, mono, at `sample_rate`. name: of the file. original_rate, channels, encoding, file_seconds: of
     the file, NaN seconds where it does not say. start: where in the file the samples begin, s. heard: which channel.
-    notes: sentences on what may matter.
+    notes: sentences on what may matter. sha256: of the file, so that an explanation can be held against it.
     """
 
-    samples: np.ndarray
+    samples: np.ndarray = field(repr=False)
     sample_rate: int
     name: str
     original_rate: int
@@ -55,6 +59,7 @@ class Recording:
     start: float = 0.0
     heard: str = "the only channel"
     notes: tuple[str, ...] = ()
+    sha256: str = ""
 
     @property
     def seconds(self) -> float:
@@ -65,6 +70,7 @@ class Recording:
         """All but the samples."""
         return {
             "name": self.name,
+            "sha256": self.sha256,
             "seconds": self.seconds,
             "start": self.start,
             "sample_rate": self.sample_rate,
@@ -125,10 +131,11 @@ def read_any(path: Path, *, sample_rate: int, excerpt: Excerpt | None = None) ->
         hint = "; its channels may cancel: pick one (--channel 0)" if channels > 1 and found.samples.any() else ""
         raise AudioError(f"{path}: digital silence, every sample is 0; there is nothing to explain{hint}")
     samples = np.ascontiguousarray(audio.resample(mono, rate, sample_rate), dtype=np.float32)
-    notes = tuple(_notes(found, peak, sample_rate))
+    notes = tuple(_notes(found, mono, sample_rate))
     return Recording(
         samples=samples, sample_rate=sample_rate, name=path.name, original_rate=rate, channels=channels,
         encoding=found.encoding, file_seconds=found.seconds, start=float(excerpt.start), heard=heard, notes=notes,
+        sha256=_digest(path),
     )  # fmt: skip
 
 
@@ -157,7 +164,8 @@ def _mono(path: Path, samples: np.ndarray, channel: int | None) -> tuple[np.ndar
     bad = ~np.isfinite(samples).all(axis=1)
     if bad.any():
         raise AudioError(
-            f"{path}: {bad.sum()} samples are NaN or infinite, the first at index {bad.argmax()}; export it again"
+            f"{path}: {bad.sum()} sample{'s are' if bad.sum() > 1 else ' is'} NaN or infinite, the first at index "
+            f"{bad.argmax()}; export it again"
         )
     if count == 1:
         return samples[:, 0], "the only channel"
@@ -166,7 +174,33 @@ def _mono(path: Path, samples: np.ndarray, channel: int | None) -> tuple[np.ndar
     return samples.mean(axis=1, dtype=np.float32), f"the mean of {count} channels"
 
 
-def _notes(found: _Decoded, peak: float, sample_rate: int) -> Iterator[str]:
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def clipped(samples: np.ndarray) -> float:
+    """The share of samples `(N,)` in rows of `CLIPPED` or more at the largest value, within one step of 16 bit, in [0, 1].
+
+    >>> clipped(np.array([0.5, 1.0, 1.0, 1.0, -1.0, 0.2, 0.1, 0.0]))
+    0.375
+    """
+    top = np.abs(samples).max(initial=0.0)
+    found = 0
+    for sign in (1, -1):
+        at = np.r_[False, sign * samples >= top - 2**-15, False]
+        edges = np.flatnonzero(np.diff(at.astype(np.int8)))
+        rows = edges[1::2] - edges[::2]
+        found += int(rows[rows >= CLIPPED].sum())
+    return found / max(len(samples), 1) if top > 2**-10 else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+
+
+def _notes(found: _Decoded, mono: np.ndarray, sample_rate: int) -> Iterator[str]:
+    peak = float(np.abs(mono).max())
     if found.truncated:
         yield "The file ends before its header says; what is there was used."
     if any(word in found.encoding.lower() for word in _LOSSY):
@@ -179,7 +213,21 @@ def _notes(found: _Decoded, peak: float, sample_rate: int) -> Iterator[str]:
     if peak > 1:
         yield f"The loudest sample is {peak:.2f}, beyond full scale (1.0); the level was left as it is."
     elif 20 * np.log10(peak) < QUIET:
-        yield f"Very quiet: the loudest sample is at {20 * np.log10(peak):.0f} dB of full scale."
+        yield (
+            f"Very quiet: the loudest sample is at {20 * np.log10(peak):.0f} dB of full scale. Countermeasures are trained "
+            f"on louder speech; the level was left as it is."
+        )
+    cut = max(clipped(channel) for channel in found.samples.T)
+    if cut > CLIPPED_SHARE:
+        yield f"Clipped: {_percent(cut)} % of the samples are cut off at the largest value, which moves the score."
+    means = np.array([part.mean(dtype=np.float64) for part in np.array_split(mono, 10)])
+    constant = float(means.mean())
+    share = abs(constant) / float(np.sqrt(np.mean(np.square(mono, dtype=np.float64))))
+    if share > OFFSET and abs(constant) > 4 * means.std(ddof=1) / np.sqrt(10):  # else the waves that a short sound cuts
+        yield (
+            f"A constant offset (DC) of {constant:+.2g}, {_percent(share)} % of the level. Cheap sound cards add one; 1 % "
+            f"can turn a decision. Take it out (a high-pass at 20 Hz) and compare."
+        )
 
 
 def _decode(path: Path, excerpt: Excerpt) -> _Decoded:

@@ -10,7 +10,7 @@ import toybench
 from toys import GRID, N_SAMPLES
 
 from xaibench import audio, registry
-from xaibench.analysis.explanation import explain, threshold_of
+from xaibench.analysis.explanation import bench_for, explain, explain_on, threshold_of, training_sentence
 from xaibench.analysis.page import write_folder
 from xaibench.analysis.recording import Settings
 from xaibench.errors import XaibenchError
@@ -60,6 +60,23 @@ def test_a_recording_of_one_window_has_the_map_of_the_run(toy, tmp_path):
     assert values.shape == found.grid.shape(N_SAMPLES) and np.isclose(values.sum(), exact.sum(), rtol=1e-4)
 
 
+def test_two_recordings_of_one_name_have_maps_of_their_own(toy, tmp_path):
+    """On one bench, as the command has it; and the name of a recording changes nothing."""
+    other = tmp_path / "elsewhere" / toy.path.name
+    other.parent.mkdir()
+    soundfile.write(other, 0.1 * np.random.default_rng(1).standard_normal(4 * N_SAMPLES), RATE, subtype="PCM_16")
+    renamed = tmp_path / "renamed.wav"
+    renamed.write_bytes(other.read_bytes())
+    settings = Settings(checkpoint=str(toy.checkpoint), sounds=False)
+    bench = bench_for("toy", "toy-gradient,random", device="cpu", settings=settings)
+    found = [explain_on(bench, path, settings=settings).maps for path in (toy.path, other, renamed)]
+    alone = toy("toy-gradient,random", path=other, sounds=False).maps
+    for name in ("toy-gradient", "random"):
+        assert np.array_equal(found[1][name].values, alone[name].values), name
+        assert np.array_equal(found[2][name].values, alone[name].values), name
+        assert not np.allclose(found[0][name].values, alone[name].values), name
+
+
 def test_a_map_lies_on_the_whole_recordings_grid(toy):
     found = toy()
     one = found.maps["toy-gradient"]
@@ -105,8 +122,28 @@ def test_kept_and_removed_add_up_and_are_scored(toy):
     module, *_ = load_countermeasure("toy", str(toy.checkpoint), {})
     assert np.isclose(one.heard.removed, score_recordings(module, [found.removed("toy-gradient")])[0])
     # The toy says spoof where the upper bins are weak: without the cells that say so most, it is another score.
-    assert one.heard.kept != found.random.kept and np.isfinite(found.random.removed)
-    assert np.isnan(toy(sounds=False).random.kept)
+    assert one.heard.kept != one.random.kept and np.isfinite(one.random.removed)
+    assert np.isnan(toy(sounds=False).maps["toy-gradient"].random.kept)
+
+
+def test_random_cells_are_as_many_and_of_the_kind_of_the_maps(monkeypatch):
+    """Whole frames beside whole frames: lone cells sound like nothing else, whatever the score."""
+    from types import SimpleNamespace
+
+    from xaibench.analysis import explanation
+
+    seen = []
+    monkeypatch.setattr(explanation, "_scored", lambda bench, samples, mask: seen.append(mask) or explanation.Heard(1, 2))
+    bench = SimpleNamespace(spec=SimpleNamespace(seed=0))
+    mask = np.zeros((9, 40), bool)
+    mask[:, [3, 7, 8]] = True
+    assert explanation._random(bench, None, mask, frozenset({"time"})).kept == 1
+    for drawn in seen:
+        assert drawn.shape == mask.shape and drawn.all(0).sum() == 3 and drawn.sum() == mask.sum()
+    assert not np.array_equal(seen[0], seen[1])
+    seen.clear()
+    explanation._random(bench, None, mask, frozenset({"frequency", "time"}))
+    assert all(drawn.sum() == mask.sum() and not drawn.all(0).any() for drawn in seen)
 
 
 def test_thresholds():
@@ -186,8 +223,42 @@ def test_a_folder_holds_all_of_it(toy, tmp_path):
         assert rate == RATE and len(samples) == 4 * N_SAMPLES and 0 < np.abs(samples).max() <= 1
     rows = (tmp_path / "out" / "regions.csv").read_text().splitlines()
     assert len(rows) == 1 + min(10, len(found.maps["toy-gradient"].places))
+    assert set(json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))["files"]) == names
     quiet = write_folder(found, tmp_path / "quiet", listen=False).read_text(encoding="utf-8")
     assert "<audio" not in quiet and not list((tmp_path / "quiet").glob("*.wav"))
+
+
+def test_an_earlier_explanation_does_not_lie_beside_a_later_one(toy, tmp_path):
+    out = tmp_path / "out"
+    write_folder(toy("toy-gradient,toy-zero"), out)
+    (out / "my notes.txt").write_text("mine")
+    facts = json.loads((out / "explanation.json").read_text(encoding="utf-8"))
+    facts["files"].append("../kept.txt")  # a list that somebody changed takes nothing from other folders
+    (tmp_path / "kept.txt").write_text("mine")
+    (out / "explanation.json").write_text(json.dumps(facts), encoding="utf-8")
+    write_folder(toy("toy-zero", sounds=False), out, listen=False)
+    assert {p.name for p in out.iterdir()} == {
+        "explanation.html", "explanation.json", "regions.csv", "maps.safetensors", "recording.png", "toy-zero.png",
+        "my notes.txt",
+    }  # fmt: skip
+    assert (tmp_path / "kept.txt").exists()
+
+
+def test_on_a_screen_it_is_a_few_lines_and_can_be_saved(toy, tmp_path):
+    found = toy("toy-gradient,toy-zero,oracle")
+    lines = repr(found).splitlines()
+    assert lines[0] == found.sentence() and "toy-gradient" in lines and "  nothing speaks for spoof" in lines
+    assert f"  {found.maps['toy-gradient'].places.found[0].sentence()}" in lines
+    assert any(line.startswith("oracle has no map: ") for line in lines) and len(repr(found)) < 1_500
+    assert "array(" not in repr(found.maps["toy-gradient"]) + repr(found.recording)
+    assert found.save(tmp_path / "out") == tmp_path / "out" / "explanation.html"
+    assert (tmp_path / "out" / "recording.wav").exists()
+
+
+def test_what_it_was_trained_on_is_a_sentence():
+    data = {"a": {}, "b": {}, "c": {}}
+    assert training_sentence("x", {"trained_on": {"data": data}}).startswith("x was trained on a, b and c: ")
+    assert training_sentence("x", {"trained_on": {"data": ["a"]}}).startswith("x was trained on a: ")
 
 
 def test_what_people_call_a_method():

@@ -30,14 +30,6 @@ METHODS = ("toy-gradient", "toy-coarse", "toy-speechless")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    toybench.write_corpus(folder)
-    toybench.write_checkpoint(folder / "weights")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def done(root, tmp_path_factory):
     """One audit that several tests read: the folder, what it found, and its spec."""
     out = tmp_path_factory.mktemp("audit") / "audit"

@@ -76,18 +76,20 @@ class Heard:
 class MethodMap:
     """What one method says: values `(F, T)`, the places they point at, their sum over frequency in time, and what happened.
 
-    resolves: which axes the map tells apart. seconds: of computing. notes: sentences.
+    resolves: which axes the map tells apart. seconds: of computing. notes: sentences. heard: scores of its top cells.
+    random: the same of random cells, as many; of a map in time alone of whole frames, as its own are.
     """
 
     name: str
     paper: str
-    values: np.ndarray
+    values: np.ndarray = field(repr=False)
     places: Places
-    over_time: RecordingActivity
+    over_time: RecordingActivity = field(repr=False)
     resolves: frozenset[str]
     seconds: float
     notes: tuple[str, ...] = ()
     heard: Heard = field(default_factory=Heard)
+    random: Heard = field(default_factory=Heard)
 
     @property
     def empty(self) -> bool:
@@ -100,7 +102,7 @@ class Explanation:
     """Everything that is known of one recording. Nothing in it is about the recording's true class: nobody said it.
 
     maps: attributor -> its map; failures: attributor -> why there is none. share: of the cells that count as a map's top.
-    most: how many places to list. random: scores of random cells, as many, kept and removed. card: of the countermeasure.
+    most: how many places to list. card: of the countermeasure.
     references: the data set that gave bona fide references, or "no data set".
     """
 
@@ -119,7 +121,6 @@ class Explanation:
     share: float
     most: int
     references: str
-    random: Heard = field(default_factory=Heard)
 
     @property
     def worst(self) -> WindowScore:
@@ -176,7 +177,6 @@ class Explanation:
                 "grid": asdict(self.grid),
                 "share": self.share,
                 "references": self.references,
-                "random_cells": {"kept_score": self.random.kept, "removed_score": self.random.removed},
                 "attributors": {name: _facts(m, self.most) for name, m in self.maps.items()},
                 "failures": dict(self.failures),
                 "caveat": self.training(),
@@ -186,6 +186,23 @@ class Explanation:
     def to_json(self) -> str:
         """`facts` as JSON."""
         return json.dumps(self.facts(), indent=1, ensure_ascii=False) + "\n"
+
+    def save(self, out: Path | str) -> Path:
+        """Write the page, numbers, pictures, sounds and maps into a folder, as the command does; returns the page.
+
+        Raises RunError where the folder cannot be written.
+        """
+        from xaibench.analysis.page import write_folder
+
+        return write_folder(self, Path(out))
+
+    def __repr__(self) -> str:
+        lines = [self.sentence()]
+        for name, one in self.maps.items():
+            lines += [name, *(f"  {p.sentence()}" for p in one.places.found[:3])]
+            lines += ["  nothing speaks for spoof"] if one.empty else []
+        lines += [f"{name} has no map: {reason}" for name, reason in self.failures.items()]
+        return "\n".join([*lines, ".save(FOLDER) writes the page, sounds and numbers"])
 
     def _repr_html_(self) -> str:
         from xaibench.analysis.page import brief
@@ -240,19 +257,26 @@ def explain_on(
     scores = bench.scores(windows.waves)
     if not np.isfinite(scores).all():
         raise XaibenchError(f"{path}: {bench.name} gives a score that is NaN or infinite; nothing can be explained")
-    made, failures = maps_of(bench, windows, recording.name, report=report)
+    made, failures = maps_of(bench, windows, report=report)
     if not made:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise XaibenchError(f"{path}: no method has a map of it. {reasons}")
     power = power_of(recording.samples, grid)
     axes = grid.frequency, _until(grid.time(len(recording.samples)), recording.seconds)
-    found = {}
+    found: dict[str, MethodMap] = {}
+    drawn: dict[Any, Heard] = {}
     for name, one in made.items():
         spots = places(one.values, axes, share=share, power=power, resolves=one.resolves)
-        heard = _scored(bench, recording.samples, spots.mask) if settings.sounds and len(spots) else Heard()
+        heard = control = Heard()
+        if settings.sounds and len(spots):
+            heard = _scored(bench, recording.samples, spots.mask)
+            key = one.resolves, int(spots.mask.sum())
+            control = drawn[key] = drawn.get(key) or _random(bench, recording.samples, spots.mask, one.resolves)
         paper = bench.attributor(name).paper
         over_time = of_recording(one.values, *axes, recording.samples, grid.sample_rate)
-        found[name] = MethodMap(name, paper, one.values, spots, over_time, one.resolves, one.seconds, one.notes, heard)
+        found[name] = MethodMap(
+            name, paper, one.values, spots, over_time, one.resolves, one.seconds, one.notes, heard, control
+        )
     return Explanation(
         recording=recording,
         countermeasure=bench.name,
@@ -271,7 +295,6 @@ def explain_on(
         share=share,
         most=settings.most,
         references=bench.corpus.name if bench.corpus.utterances else NOTHING,
-        random=_random(bench, recording.samples, share) if settings.sounds else Heard(),
     )
 
 
@@ -307,7 +330,9 @@ def training_sentence(cm: str, card: Mapping[str, Any]) -> str:
     parts = [f"{trained[k]} {k}" for k in ("utterances", "speakers") if k in trained]
     vocoders = f", vocoders {', '.join(map(str, trained['vocoders']))}" if trained.get("vocoders") else ""
     size = f" ({', '.join(parts)}{vocoders})" if parts or vocoders else ""
-    return f"{cm} was trained on {' and '.join(trained['data'])}{size}: {far}"
+    *others, last = trained["data"]
+    data = f"{', '.join(others)} and {last}" if others else last
+    return f"{cm} was trained on {data}{size}: {far}"
 
 
 def _until(time: Axis, seconds: float) -> Axis:
@@ -328,6 +353,8 @@ def _facts(one: MethodMap, most: int) -> dict[str, Any]:
         "segments": {str(t): [asdict(s) for s in found] for t, found in one.over_time.segments.items()},
         "kept_score": one.heard.kept,
         "removed_score": one.heard.removed,
+        "random_kept_score": one.random.kept,
+        "random_removed_score": one.random.removed,
         "seconds": one.seconds,
         "notes": list(one.notes),
     }
@@ -339,9 +366,14 @@ def _scored(bench: RecordingBench, samples: np.ndarray, mask: np.ndarray) -> Hea
     return Heard(bench.score(kept(samples, mask, grid)), bench.score(removed(samples, mask, grid)))
 
 
-def _random(bench: RecordingBench, samples: np.ndarray, share: float) -> Heard:
-    """The mean over random masks of that share."""
+def _random(bench: RecordingBench, samples: np.ndarray, mask: np.ndarray, resolves: frozenset[str]) -> Heard:
+    """The mean over random masks of as many cells as `mask` `(F, T)`, drawn one by one or as whole frames or bins."""
     draw = np.random.default_rng(bench.spec.seed)
-    shape = bench.spec.grid.shape(len(samples))
-    found = [_scored(bench, samples, draw.random(shape) < share) for _ in range(DRAWS)]
+    along = tuple(n if name in resolves else 1 for n, name in zip(mask.shape, ("frequency", "time"), strict=True))
+    count = round(mask.mean() * along[0] * along[1])
+    found = []
+    for _ in range(DRAWS):
+        line = np.zeros(along[0] * along[1], bool)
+        line[draw.permutation(line.size)[:count]] = True
+        found.append(_scored(bench, samples, np.broadcast_to(line.reshape(along), mask.shape)))
     return Heard(float(np.mean([h.kept for h in found])), float(np.mean([h.removed for h in found])))

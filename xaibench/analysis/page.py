@@ -7,13 +7,17 @@
     OUT/recording.wav      what the countermeasure heard; <attributor>_kept.wav, <attributor>_removed.wav as loud as it
     OUT/maps.safetensors   the maps `(F, T)`, and the edges of their axes
 
-Names of methods come from plugins: files get the slug of them, and the page escapes them.
+Names of methods come from plugins: files get the slug of them, and the page escapes them. `explanation.json` lists what was
+written: an explanation in the same folder takes that away first, and nothing else, so that no sound or picture of another
+recording lies beside the page.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +35,7 @@ from xaibench.site.shell import data_uri, render, slug, write
 if TYPE_CHECKING:
     from xaibench.analysis.explanation import Explanation, MethodMap
 
+PAGE, FACTS = "explanation.html", "explanation.json"
 WITHIN = 60.0  # s; longer recordings have their sounds beside the page, not within it
 LISTED = 5  # segments that the page names
 
@@ -48,22 +53,44 @@ class Sound:
 
 def write_folder(found: Explanation, out: Path, *, listen: bool = True) -> Path:
     """Write everything; returns the page. Raises RunError where the folder cannot be written."""
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
+    out = make_folder(out)
     sounds = {s.file: s for s in _sounds(found)} if listen else {}
     pictures = {"recording.png": recording_picture(found)}
     pictures |= {f"{slug(name)}.png": method_picture(found, name) for name in found.maps}
+    names = [PAGE, FACTS, "regions.csv", "maps.safetensors", *pictures, *sounds]
+    _clear(out)
+    write(out / FACTS, json.dumps({**found.facts(), "files": sorted(names)}, indent=1, ensure_ascii=False) + "\n")
     for name, content in pictures.items():
         _bytes(out / name, content)
     for sound in sounds.values():
         audio.write(out / sound.file, sound.samples, sample_rate=found.grid.sample_rate)
-    write(out / "explanation.json", found.to_json())
     write(out / "regions.csv", regions_csv(found))
     _write_maps(found, out / "maps.safetensors")
-    return write(out / "explanation.html", page(found, pictures, sounds))
+    return write(out / PAGE, page(found, pictures, sounds))
+
+
+def make_folder(out: Path) -> Path:
+    """The folder, made if need be: to be asked before hours of work. Raises RunError where nothing can be written to it."""
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "there is a file of that name" if out.is_file() else error.strerror
+        raise RunError(f"{out}: this folder cannot be made ({why}); choose another --out") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise RunError(f"{out}: nothing can be written to this folder (no permission); choose another --out")
+    return out
+
+
+def _clear(out: Path) -> None:
+    """Take away the files of the explanation that is there; whatever else lies in the folder stays."""
+    try:
+        listed = json.loads((out / FACTS).read_text(encoding="utf-8"))["files"]
+        old = [out / name for name in listed if Path(name).name == name]  # nothing outside this folder
+        for path in old:
+            path.unlink(missing_ok=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no explanation, or none that lists its files
 
 
 def page(found: Explanation, pictures: dict[str, bytes], sounds: dict[str, Sound]) -> str:
@@ -89,7 +116,7 @@ def page(found: Explanation, pictures: dict[str, bytes], sounds: dict[str, Sound
 
 def brief(found: Explanation) -> str:
     """The decision, every method's picture and first places, for a notebook."""
-    images = {name: data_uri(method_picture(found, name), "image/png") for name in found.maps}
+    images = {name: data_uri(method_picture(found, name, dpi=90), "image/png") for name in found.maps}
     return render("explanation_brief.html.j2", found=found, images=images, title="")
 
 

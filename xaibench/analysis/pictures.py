@@ -47,8 +47,8 @@ def recording_picture(found: Explanation) -> bytes:
         return _png(figure)
 
 
-def method_picture(found: Explanation, name: str) -> bytes:
-    """The three panels of one method. Returns a PNG."""
+def method_picture(found: Explanation, name: str, *, dpi: int = DPI) -> bytes:
+    """The three panels of one method. Returns a PNG of `WIDTH` inches at `dpi` dots an inch."""
     one, place = found.maps[name], _panel(found)
     with style(9.0):
         figure = new_figure(WIDTH, 6.4, layout="constrained")
@@ -66,7 +66,7 @@ def method_picture(found: Explanation, name: str) -> bytes:
             labels(axes, bottom=False, left=True)
         curve.set_xlabel("time (s)")
         curve.set_xlim(*place.seconds)
-        return _png(figure)
+        return _png(figure, dpi)
 
 
 def _over_time(axes: Any, found: Explanation, name: str) -> None:
@@ -103,7 +103,7 @@ def _panel(found: Explanation) -> Panel:
     return place_of(len(found.recording.samples), (grid.sample_rate, grid.n_fft, grid.hop, grid.window))
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, dpi: int = DPI) -> bytes:
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
     return content.getvalue()

@@ -12,7 +12,7 @@ Maps are `(F, T)`, positive = evidence for spoof.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -63,7 +63,7 @@ class Places:
     """The places of a map, most evidence first, and the cells `(F, T)` bool that they are made of."""
 
     found: tuple[Place, ...]
-    mask: np.ndarray
+    mask: np.ndarray = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.found)

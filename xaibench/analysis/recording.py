@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,12 @@ def training_corpus(card: Mapping[str, Any], *, sample_rate: int) -> Corpus | No
 
 
 def maps_of(
-    bench: RecordingBench, windows: Windows, name: str, *, report: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[dict[str, Joined], dict[str, str]]:  # fmt: skip
+    bench: RecordingBench, windows: Windows, *, report: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[dict[str, Joined], dict[str, str]]:
     """Every method's map of a recording, and why a method has none. A method that fails costs its own map only.
 
-    name: of the recording, which fixes every random draw. report: called with (steps done, steps in all).
+    report: called with (steps done, steps in all). Random draws are fixed by the samples, and by nothing else: a renamed
+    recording has the same maps, and two recordings of one name do not share what the bench keeps.
     """
     methods = list(bench.spec.attributors)
     made: dict[str, list[cell.Explained]] = {method: [] for method in methods}
@@ -167,8 +169,9 @@ def maps_of(
     chunks = [
         range(i, min(i + bench.batch_size, len(windows.waves))) for i in range(0, len(windows.waves), bench.batch_size)
     ]
+    content = sha256(np.ascontiguousarray(windows.waves)).hexdigest()
     for at, chunk in enumerate(chunks):
-        ids = tuple(f"{name}@{windows.starts[i]}" for i in chunk)
+        ids = tuple(f"{content}@{windows.starts[i]}" for i in chunk)
         for number, method in enumerate(methods):
             report(at * len(methods) + number, len(chunks) * len(methods))
             if method in failures:

@@ -20,19 +20,21 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what they hold, and whether their files are intact.")
 app.add_typer(data_app, name="data")
 
+STOPPED = "stopped; what was finished is kept, and of a run or an evaluation the same command continues"
+
 Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
 
 
 def main() -> None:
-    """Entry point: our own errors become one readable line, Ctrl-C a promise that nothing is lost."""
+    """Entry point: our own errors become one readable line, and so does Ctrl-C."""
     try:
         code = app(standalone_mode=False)  # typer turns Ctrl-C into the exit code 130
         if code:
-            fail("stopped; finished rows are kept, the same command continues" if code == 130 else "", code)
+            fail(STOPPED if code == 130 else "", code)
     except XaibenchError as error:
         fail(f"error: {error}", 2)
     except (KeyboardInterrupt, typer.Abort):
-        fail("stopped; finished rows are kept, the same command continues", 130)
+        fail(STOPPED, 130)
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except Exception as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +55,7 @@ def explain(
     `xaibench explain FILE.wav --cm lcnn --xai grad-cam,ig`
     """
     from xaibench.analysis.explanation import bench_for, explain_on
-    from xaibench.analysis.page import write_folder
+    from xaibench.analysis.page import make_folder, write_folder
     from xaibench.analysis.recording import Settings
     from xaibench.harness.device import tune_allocator
     from xaibench.harness.run import Progress
@@ -66,9 +68,10 @@ def explain(
         cm_options=cm_options((cm,), cm_set or [], ssl).get(cm, {}),
     )  # fmt: skip
     bench = bench_for(cm, xai, device=device, settings=settings)
-    failed = []
+    failed, training = [], ""
     for path, folder in zip(files, _folders(files, out), strict=True):
         try:
+            make_folder(folder)
             with progress_bar() as step:
                 found = explain_on(
                     bench, path, share=share, settings=settings,
@@ -81,8 +84,13 @@ def explain(
             note(str(error))
             failed.append(str(path))
             continue
+        finally:
+            _drop_empty(folder)
         _tell(found)
         print(page)
+        training = found.training()
+    if training:
+        note(training)
     if failed:
         raise XaibenchError(f"{len(failed)} of {len(files)} recordings were not explained: {', '.join(failed)}")
 
@@ -93,13 +101,17 @@ def _folders(files: list[Path], out: Path | None) -> list[Path]:
 
     if len(files) == 1 and out is not None:
         return [out]
-    names = [slug(path.stem) for path in files]
-    seen: dict[str, int] = {}
-    folders = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        folders.append((out or Path("explanations")) / (name if seen[name] == 1 else f"{name}-{seen[name]}"))
-    return folders
+    folders: list[str] = []
+    for name in (slug(path.stem) for path in files):
+        free = (n for n in itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2))) if n not in folders)
+        folders.append(next(free))
+    return [(out or Path("explanations")) / name for name in folders]
+
+
+def _drop_empty(folder: Path) -> None:
+    """Take away a folder that was made for nothing."""
+    with contextlib.suppress(OSError):  # it holds something, or was never there
+        folder.rmdir()
 
 
 def _tell(found: Explanation) -> None:
@@ -112,18 +124,20 @@ def _tell(found: Explanation) -> None:
     if len(found.windows) > 1:
         worst = found.worst
         screen.print(Text(f"most like spoof: {worst.start:.1f} to {worst.end:.1f} s, score {worst.score:+.2f}"))
-    table = Table("method", "#", "time (s)", "frequency (Hz)", "evidence", box=None, pad_edge=False)
+    heads = ("method", "#", "time (s)", "frequency (Hz)", "evidence", "box filled")
+    table = Table(*heads, box=None, pad_edge=False)
     for name, one in found.maps.items():
         for number, p in enumerate(one.places.found[: min(found.most, 3)], start=1):
-            box = f"{p.start:.3f} to {p.end:.3f}", f"{p.low:.0f} to {p.high:.0f}"
-            table.add_row(Text(name if number == 1 else ""), str(number), *box, f"{p.share:.1%}")
+            time = f"{p.start:.3f} to {p.end:.3f}" if "time" in one.resolves else "all"
+            frequency = f"{p.low:.0f} to {p.high:.0f}" if "frequency" in one.resolves else "all"
+            shares = f"{p.share:.1%}", f"{p.filled:.0%}"
+            table.add_row(Text(name if number == 1 else ""), str(number), time, frequency, *shares)
         if one.empty:
-            table.add_row(Text(name), "-", "nothing speaks for spoof", "", "")
+            table.add_row(Text(name), "-", "nothing speaks for spoof", "", "", "")
     screen.print(table)
     for name, reason in found.failures.items():
         note(f"{name} has no map: {reason}")
     for name, sentence in ((name, sentence) for name, one in found.maps.items() for sentence in one.notes):
         note(f"{name}: {sentence}")
     for sentence in found.recording.notes:
-        note(sentence)
-    note(found.training())
+        note(f"{found.recording.name}: {sentence}")

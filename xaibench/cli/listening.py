@@ -51,6 +51,7 @@ def listen(
         table = Table(
             "method", "energy kept", "level (dBFS)", title=f"{section.pair}, {section.countermeasure}, {section.route}",
             title_justify="left", box=None, pad_edge=False,
+            caption="kept in ...: scores, higher is more bona fide" if score else None, caption_justify="left",
         )  # fmt: skip
         for head in ("kept in twin", "kept in silence", "carried into twin", "into silence") if score else ():
             table.add_column(head, justify="right")

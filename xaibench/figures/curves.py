@@ -34,6 +34,10 @@ DIRECTIONS = ("deletion", "insertion")
 SCALES = ("log-odds", "gap")
 MOST = len(LINES)  # methods with a colour of their own
 BEST, WORST = 5, 3  # of more methods
+_UNITS = {
+    "log-odds": "Spoof score: the countermeasure's score with its sign turned, so above 0 it leans to spoof.",
+    "gap": "The gap is that between an utterance's score and its twin's: a ratio of means, with Fieller's intervals.",
+}
 #: Floors are dashed, ceilings dotted, each in its own way.
 DASHES = {
     "floor": [(0, (4, 2)), (0, (7, 2, 1.5, 2)), (0, (2, 1))],
@@ -99,7 +103,7 @@ def draw_curves(
                 paths,
                 f"{direction.capitalize()} curves of {found.countermeasure}, {found.route} route, {fill} fill: means over "
                 f"{len(found.pairs)} pairs of {sources} utterances; bands: pointwise 95 % intervals, clustered by source "
-                f"utterance.{note}",
+                f"utterance. {_UNITS[scale]}{note}",
             )
         )
     return pictures

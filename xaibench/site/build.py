@@ -11,6 +11,7 @@ The board is read as `xaibench leaderboard` prints it. Pages open from the folde
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import pandas as pd
 from xaibench.errors import XaibenchError
 from xaibench.leaderboard import compare
 from xaibench.leaderboard.verdict import EER_LIMIT
-from xaibench.site import charts, content, shell
+from xaibench.site import charts, content, folder, shell
 from xaibench.site.bands import bands
 from xaibench.site.critical import Diagram, critical_difference
 from xaibench.site.source import EXPLORER, Source, read, section
@@ -34,26 +35,34 @@ def build(
     """Write the site of these runs to the folder `out`. Returns its index.html.
 
     cluster: what intervals resample, utterance or speaker. explorer: whether to write the explorer, where maps were kept;
-    utterances: how many it shows at most. What stood in `out` before is replaced page by page; pages of boards that are gone
-    stay, so give a new folder to a new set of runs.
+    utterances: how many it shows at most. Of an earlier site in `out`, what this one lacks is removed; other files stay
+    (`xaibench.site.folder`). The first page is written last.
 
-    Raises as `leaderboard.table.read_rows` and `board`; RunError where the folder cannot be written.
+    Raises as `leaderboard.table.read_rows` and `board`; RunError where the folder cannot be written, or holds somebody
+    else's first page.
     """
     from xaibench.site import downloads, profiles
     from xaibench.site import explorer as exploring
 
     out = Path(out)
     source = read(runs, cluster=cluster, explorer=explorer)
-    shell.copy_assets(out, ASSETS)
-    if EXPLORER in source.nav and not exploring.write(
-        source.runs, out, rows=source.rows, utterances=utterances, nav=source.nav, footer=source.footer
-    ):
-        source = replace(source, nav=tuple(item for item in source.nav if item != EXPLORER))
-    downloads.write(source, out)
-    profiles.write(source, out)
-    for board in source.boards:
-        shell.write(out / board.page, _board_page(source, board))
-    return shell.write(out / "index.html", _index(source, out))
+    folder.check(out, source.runs)
+    files = [shell.write(out / folder.PLAIN, ""), *shell.copy_assets(out, (*ASSETS, *profiles.ASSETS))]
+    if EXPLORER in source.nav:
+        found = exploring.write(
+            source.runs, out, rows=source.rows, utterances=utterances, nav=source.nav, footer=source.footer
+        )
+        files += found
+        if not found:
+            source = replace(source, nav=tuple(item for item in source.nav if item != EXPLORER))
+    folder.note(out, files, keep=folder.noted(out))  # if what follows is interrupted
+    files += [out / address for _, address, _ in downloads.write(source, out)] + [out / downloads.FOLDER / "index.html"]
+    files += profiles.write(source, out)
+    files += [shell.write(out / board.page, _board_page(source, board)) for board in source.boards]
+    text, pictures = _index(source, out)
+    index = shell.write(out / "index.html", text)
+    folder.settle(out, [*files, *pictures, index])
+    return index
 
 
 def _board_page(source: Source, board: content.Board) -> str:
@@ -110,15 +119,18 @@ def _diagrams(source: Source, rows: pd.DataFrame, metrics: Sequence[str]) -> Ite
                 yield critical_difference(found, methods, metric=metric, unit=source.cluster)
 
 
-def _index(source: Source, out: Path) -> str:
+def _index(source: Source, out: Path) -> tuple[str, list[Path]]:
+    """The first page, and the pictures on it."""
     from xaibench.site import pictures
 
     try:
         example, why = pictures.write(source, out), ""
     except XaibenchError as error:
-        example, why = None, f"No example is shown here: {error}"
-    return shell.render(
+        warnings.warn(f"the first page has no example: {error}", stacklevel=2)  # it may name folders of this machine
+        example, why = None, "No example is shown: its recordings or maps could not be read where this site was made."
+    page = shell.render(
         "index.html.j2", title="xaibench: which attribution method finds what a vocoder changed?", boards=source.boards,
         example=example, why=why, nav=source.nav, footer=source.footer, here="Boards", unverified=content.UNVERIFIED,
         dirty=content.DIRTY,
     )  # fmt: skip
+    return page, [out / panel.file for panel in example.panels] if example else []

@@ -6,7 +6,9 @@ a title, a caption, a sentence for who does not see it, and its numbers as a tab
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,8 @@ DIVERGING = [[0, "#0072B2"], [0.5, "#f4f4f4"], [1, "#D55E00"]]
 SEQUENTIAL = "Viridis"
 LEFT, RIGHT = -60.0, 150.0  # per cent of skill where an axis ends at most: an interval may be endless
 ROW = 17  # pixels of a method
+LONGEST = 40  # characters of a name in a chart
+_INHERITED = re.compile("__.*__|constructor|hasOwnProperty|isPrototypeOf|propertyIsEnumerable|to(Locale)?String|valueOf")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def skills(board: Board, metric: str) -> Chart | None:
     low, high = max(low, LEFT), min(high, RIGHT)
     layout = {
         "xaxis": {"title": {"text": "skill, %"}, "range": [low * 1.06, high * 1.06], "zeroline": True},
-        "yaxis": {"tickmode": "linear", "automargin": True}, "bargap": 0.35, "showlegend": False,
+        "yaxis": {"type": "category", "tickmode": "linear", "automargin": True}, "bargap": 0.35, "showlegend": False,
     }  # fmt: skip
     return Chart(
         f"skill-{metric}", f"Skill by {metric}",
@@ -114,7 +118,7 @@ def cost(board: Board, metric: str) -> Chart | None:
         "xaxis": {
             "type": "log", "title": {"text": "seconds per utterance"}, "exponentformat": "power", "dtick": 1, "range": ends,
         },
-        "yaxis": {"title": {"text": f"skill by {metric}, %"}, "zeroline": True}, "showlegend": False,
+        "yaxis": {"title": {"text": f"skill by {_plain(metric)}, %"}, "zeroline": True}, "showlegend": False,
     }  # fmt: skip
     return Chart(
         f"cost-{metric}", f"What skill by {metric} costs",
@@ -134,19 +138,20 @@ def orders(board: Board) -> Chart | None:
         for i, sign in enumerate(signs)
     ]
     names = [c.metric for c in columns]
+    shown = [_plain(n) for n in names]
     if len(names) < 2 or len(board.methods) < 3:
         return None
     tau = [[rank_agreement(a, b).tau for b in scores] for a in scores]
     words = [["-" if math.isnan(v) else f"{v:+.2f}" for v in row] for row in tau]
     trace = {
-        "type": "heatmap", "x": names, "y": names, "z": [[None if math.isnan(v) else v for v in row] for row in tau],
+        "type": "heatmap", "x": shown, "y": shown, "z": [[None if math.isnan(v) else v for v in row] for row in tau],
         "zmin": -1, "zmax": 1, "colorscale": DIVERGING, "xgap": 1, "ygap": 1,
         "hovertemplate": "%{y} and %{x}: tau %{z:.2f}<extra></extra>", "hoverongaps": False,
         "colorbar": {"title": {"text": "tau"}, "thickness": 12, "len": 0.6, "tickvals": [-1, 0, 1]},
     }  # fmt: skip
     layout = {
-        "xaxis": {"tickangle": -90, "automargin": True, "tickmode": "linear", "showgrid": False},
-        "yaxis": {"autorange": "reversed", "automargin": True, "tickmode": "linear", "showgrid": False},
+        "xaxis": {"type": "category", "tickangle": -90, "automargin": True, "tickmode": "linear", "showgrid": False},
+        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True, "tickmode": "linear", "showgrid": False},
     }  # fmt: skip
     more = f" The first {MOST_METRICS} of {len(board.columns)} metrics." if len(board.columns) > MOST_METRICS else ""
     return Chart(
@@ -186,7 +191,7 @@ def breakdown(board: Board, rows: pd.DataFrame, metric: str, by: str) -> Chart |
     }  # fmt: skip
     layout = {
         "xaxis": {"side": "top", "type": "category", "automargin": True, "showgrid": False},
-        "yaxis": {"autorange": "reversed", "automargin": True, "tickmode": "linear", "showgrid": False},
+        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True, "tickmode": "linear", "showgrid": False},
     }  # fmt: skip
     means = pd.Series(np.nanmean(values[[line.kind == "method" for line in lines]], axis=0), index=table.columns)
     best, worst = (means.idxmax(), means.idxmin()) if sign > 0 else (means.idxmin(), means.idxmax())
@@ -220,7 +225,7 @@ def frequency(board: Board, found: Bands) -> Chart:
     }  # fmt: skip
     layout = {
         "xaxis": {"side": "top", "type": "category", "title": {"text": "kHz"}, "automargin": True, "showgrid": False},
-        "yaxis": {"autorange": "reversed", "automargin": True, "tickmode": "linear", "showgrid": False},
+        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True, "tickmode": "linear", "showgrid": False},
     }  # fmt: skip
     peak = found.labels[int(np.argmax(found.truth))]
     seen = f"{found.pairs} of {found.total} pairs" if found.pairs < found.total else _pairs(found.pairs)
@@ -247,8 +252,20 @@ def _skill_of(board: Board, name: str, place: int) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as plotly shows it: it reads a few HTML elements in texts, so that `<` must be written out."""
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """A name as plotly shows it: it reads a few HTML elements in texts, so that `<` must be written out.
+
+    A long name is cut, and told from others by its hash; one that all objects of JavaScript have (plotly keeps the names of
+    an axis in an object) gets a sign without width.
+
+    >>> _plain("<b>"), len(_plain("x" * 99)), _plain("constructor") == "constructor\u200b"
+    ('&lt;b&gt;', 40, True)
+    """
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST - 6]}… {hashlib.sha256(name.encode()).hexdigest()[:4]}"
+    name += "\u200b" if _INHERITED.fullmatch(name) else ""
+    for sign, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("$", "&#36;")):  # $x$ would ask for MathJax
+        name = name.replace(sign, written)
+    return name
 
 
 def _label(line: Line) -> str:

@@ -45,7 +45,10 @@ LEFT_OUT = "This site was made without recordings, so there are no spectrograms 
 
 @dataclass(frozen=True, eq=False)
 class _Section:
-    """What is shown together. records: pair -> run.json of its truth. pairs: pair -> method -> file. truths: pair -> file."""
+    """What is shown together. pairs: pair -> method -> file. truths: pair -> file.
+
+    records: pair -> run.json of the run its truth is from.
+    """
 
     facts: Mapping[str, str]
     records: Mapping[str, Mapping[str, Any]]

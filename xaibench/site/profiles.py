@@ -31,6 +31,7 @@ from xaibench.site.references import references
 from xaibench.site.source import Source, section
 from xaibench.site.strata import Cell, Places, places
 
+ASSETS = ("board.css", "profiles.css", "profiles.js")
 #: What a row that is no method is for.
 ROLES = {
     "ceiling": "A ceiling, not a method: it is given what a method has to find. Its score is 100 % of the skill.",
@@ -113,7 +114,7 @@ def write(source: Source, out: Path) -> list[Path]:
     known = [
         installed.facts(*asked, source.records) for asked in (("attributors", methods), ("countermeasures", countermeasures))
     ]
-    shell.copy_assets(out, ("board.css", "profiles.css", "profiles.js"))
+    shell.copy_assets(out, ASSETS)
     results = _results(source)
     entries = {name: entry(source, name, known[0][name]) for name in methods}
     models = {name: cards.entry(source, name, known[1][name]) for name in countermeasures}

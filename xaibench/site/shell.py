@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ASSETS, TEMPLATES = HERE / "assets", HERE / "templates"
 COMMON = ("site.css", "site.js")  # what every page links to
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAKEN = re.compile(r"index|con|prn|aux|nul|com\d|lpt\d|_.*")
 
 
@@ -156,7 +157,7 @@ def _environment() -> Environment:
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
+        keep_trailing_newline=True, finalize=_in_order,
     )  # fmt: skip
     environment.filters["number"] = number
     environment.filters["json"] = lambda value: Markup(json_text(value))
@@ -168,6 +169,15 @@ def _environment() -> Environment:
 
     environment.globals["asset"] = asset
     return environment
+
+
+def _in_order(value: object) -> object:
+    """Text with signs for the direction of writing written out: one that is not closed turns round the numbers after it.
+
+    >>> _in_order("a\u202e12"), _in_order(12)
+    ('aU+202E12', 12)
+    """
+    return _TURNS.sub(lambda sign: f"U+{ord(sign[0]):04X}", value) if type(value) is str else value
 
 
 def _element(name: str, root: str, inline: bool) -> Markup:
