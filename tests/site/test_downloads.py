@@ -1,5 +1,6 @@
 """The files a site gives away: readable by others' programs, the same for the same rows, harmless whatever they hold."""
 
+import csv
 import json
 import re
 import shutil
@@ -176,3 +177,16 @@ def test_the_page_of_files_is_text(tmp_path):
     assert HOSTILE in pd.read_csv(folder / "downloads/leaderboard.csv")["attributor"].to_numpy()
     assert "<img" not in (folder / "downloads/leaderboard.md").read_text()
     assert render.escape(HOSTILE) in (folder / "downloads/leaderboard.md").read_text()
+
+
+def test_no_cell_of_the_csv_is_a_formula_and_parquet_has_names_as_they_are(tmp_path):
+    names = ("=HYPERLINK(1)", "+1", "-2+3", "@SUM(A1)", "lime")
+    table = fake_run.rows({name: {"rank-accuracy": 0.1 * i - 0.2} for i, name in enumerate(names)})
+    table = fake_run.fail(table, table["attributor"].eq("lime") & table["utterance"].eq("u0"), note="=cmd")
+    found = read([fake_run.write_run(tmp_path / "run", table)])
+    downloads.write(found, tmp_path)
+    with (tmp_path / "downloads" / "leaderboard.csv").open(newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [c for c in cells if c[:1] in ("=", "+", "@", "\t", "\r") or (c[:1] == "-" and not c[1:2].isdigit())]
+    assert {f"'{name}" for name in names[:4]} | {"lime"} <= set(cells) and any(c.startswith("-0.") for c in cells)
+    assert set(pd.read_parquet(tmp_path / "downloads" / "leaderboard.parquet")["attributor"]) == set(names)

@@ -43,7 +43,7 @@ from xaibench.comparisons import (
 from xaibench.errors import PluginError, RunError, XaibenchError
 from xaibench.leaderboard.render import number, short, with_interval
 from xaibench.leaderboard.table import ALIGNMENT, FAITHFULNESS, SECTION, TEMPORAL, kind, metric_facts, read_rows
-from xaibench.leaderboard.writing import escape, plain, table_line
+from xaibench.leaderboard.writing import csv_text, escape, plain, table_line
 from xaibench.maps import component
 from xaibench.stats import paired_difference
 
@@ -584,7 +584,7 @@ def markdown(report: Report) -> str:
 
 def as_csv(report: Report) -> str:
     """Every method against the reference, all digits, unknown is empty."""
-    return pd.concat([c.table for c in report.comparisons]).to_csv(index=False, lineterminator="\n")
+    return csv_text(pd.concat([c.table for c in report.comparisons]))
 
 
 def as_json(report: Report) -> str:

@@ -24,7 +24,7 @@ from xaibench import registry
 from xaibench.errors import RunError, XaibenchError
 from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import EER_LIMIT, verdict
-from xaibench.leaderboard.writing import escape, plain, table_line
+from xaibench.leaderboard.writing import csv_text, escape, plain, table_line
 
 #: Metrics whose skill is printed with its interval: one an axis, or the table is too wide to read.
 WITH_INTERVAL = ("rank-accuracy", "rank-accuracy-time", "drop-twin")
@@ -152,7 +152,7 @@ def markdown(board: pd.DataFrame) -> str:
 
 def as_csv(board: pd.DataFrame) -> str:
     """The whole board, all digits."""
-    return board.to_csv(index=False, lineterminator="\n")
+    return csv_text(board)
 
 
 def as_json(board: pd.DataFrame) -> str:

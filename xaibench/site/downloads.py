@@ -33,7 +33,11 @@ FOLDER = "downloads"
 DIGITS = 12
 #: (file, label, what it is), in the order of the page.
 FILES = (
-    ("leaderboard.csv", "CSV", "The board: one row a method, floor, sham or ceiling of each board."),
+    (
+        "leaderboard.csv",
+        "CSV",
+        "The board: one row a method, floor, sham or ceiling of each board. Text like a formula begins with an apostrophe.",
+    ),
     ("leaderboard.json", "JSON", "The same board with what it says in sentences."),
     ("leaderboard.md", "Markdown", "The same board for an issue, a wiki or a README."),
     ("leaderboard.parquet", "Parquet, board", "The board with every metric that was computed."),

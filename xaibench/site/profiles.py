@@ -26,6 +26,7 @@ from xaibench.leaderboard.table import kind
 from xaibench.protocols import NEEDS
 from xaibench.site import cards, installed, shell
 from xaibench.site.content import MEANINGS, Board, Line, Reading
+from xaibench.site.downloads import DIGITS
 from xaibench.site.installed import Facts
 from xaibench.site.references import references
 from xaibench.site.source import Source, section
@@ -260,11 +261,13 @@ def _ranks(methods: Sequence[Line], place: int, direction: str) -> dict[str, int
 
 
 def _ranked(values: Mapping[str, float], *, higher: bool) -> dict[str, int]:
-    """
-    >>> _ranked({"a": 0.1, "b": 0.3, "c": 0.3}, higher=True)
+    """Means that differ by less than the order of their sum may are equal, as in the files (`downloads.DIGITS`).
+
+    >>> _ranked({"a": 0.1, "b": 0.3, "c": 0.1 + 0.2}, higher=True)
     {'a': 3, 'b': 1, 'c': 1}
     """
     sign = 1 if higher else -1
+    values = {n: float(f"{v:.{DIGITS}g}") for n, v in values.items()}
     return {n: 1 + sum(sign * other > sign * v for other in values.values()) for n, v in values.items()}
 
 

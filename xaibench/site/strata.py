@@ -87,7 +87,8 @@ def places(rows: pd.DataFrame, metric: str, *, cluster: str = "utterance") -> di
         if by == "speaker" and value in ("", "nan"):
             continue  # the data set names no speakers
         rivals = np.array(means.get((by, value), ()))
-        rank = 1 + int((sign * rivals > sign * interval.mean).sum()) if kind(name) == "method" else None
+        better = (sign * rivals > sign * interval.mean) & ~np.isclose(rivals, interval.mean, rtol=1e-12, atol=0)
+        rank = 1 + int(better.sum()) if kind(name) == "method" else None
         others = float(rivals.mean()) if len(rivals) else np.nan
         strata[name][by].append(Stratum(value, count, interval.mean, low, high, others, rank, len(rivals)))
     result = {}
