@@ -137,6 +137,10 @@ def test_the_card_says_what_it_was_trained_on_and_how_well_it_does(corpus, whole
     facts = card["trained_on"]
     assert (facts["utterances"], facts["speakers"], facts["vocoders"]) == (2, 2, sorted(toybench.VOCODERS))
     assert card["eer"].keys() == {"dev", "eval"}
+    dev = pd.read_csv(whole / "scores.csv").query("split == 'dev'")
+    real = dev.vocoder == "bonafide"
+    miss, false_alarm = (dev.score[real] < card["threshold"]).mean(), (dev.score[~real] >= card["threshold"]).mean()
+    assert abs(miss - false_alarm) <= 1 / min(real.sum(), (~real).sum())  # equal but for one utterance
     assert card["eer"]["eval"]["toy"].keys() == {*toybench.VOCODERS, "pooled", "pooled-seen"}
     assert card["spec"]["epochs"] == 2 and card["epoch"] in (0, 1)
 

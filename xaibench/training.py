@@ -28,7 +28,7 @@ from xaibench import audio, augment
 from xaibench.errors import RunError, XaibenchError
 from xaibench.excerpts import Excerpts, held_out
 from xaibench.layers import deeplift_form
-from xaibench.metrics.detection import equal_error_rate
+from xaibench.metrics.detection import equal_error_point, equal_error_rate
 from xaibench.protocols import Corpus, Countermeasure, CountermeasureRecipe
 from xaibench.scoring import bonafide_index, score_recordings
 from xaibench.weights import halved, load_weights, save_weights
@@ -102,6 +102,15 @@ def error_rates(table: pd.DataFrame, held_out: Sequence[str]) -> dict[str, float
     if len(seen):
         rates["pooled-seen"] = equal_error_rate(bonafide, seen.score)
     return rates
+
+
+def decision_threshold(table: pd.DataFrame, held_out: Sequence[str]) -> float:
+    """The score, higher = more bona fide, where both errors are equal on vocoders that training saw: of a card, from dev.
+
+    Raises as `error_rates`, and where every vocoder was held out.
+    """
+    seen = table[~table.vocoder.isin([*held_out, "bonafide"])]
+    return equal_error_point(table.loc[table.vocoder == "bonafide", "score"], seen.score)[1]
 
 
 def _check_corpora(corpora: Sequence[Corpus], sample_rate: int) -> None:
@@ -452,6 +461,7 @@ def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:
             }
             for split, group in table.groupby("split")
         },
+        "threshold": decision_threshold(tables[0], hidden),
         "made_with": {"torch": torch.__version__, "python": platform.python_version(), "device": device},
     }
     weights.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

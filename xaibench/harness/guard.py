@@ -44,7 +44,8 @@ def _restore(settings: dict[str, object]) -> None:
     torch.set_grad_enabled(settings["gradient mode"])
     torch.set_default_dtype(settings["default dtype"])
     torch.set_num_threads(settings["number of threads"])
-    torch.use_deterministic_algorithms(settings["deterministic mode"])
+    if settings["deterministic mode"] != torch.are_deterministic_algorithms_enabled():  # to set it imports a compiler, 2 s
+        torch.use_deterministic_algorithms(settings["deterministic mode"])
 
 
 @contextmanager
