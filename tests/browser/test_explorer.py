@@ -263,6 +263,77 @@ def test_a_missing_script_is_named(visit, site, tmp_path):
     page.wait_for_function("() => document.getElementById('xp-problem').textContent.includes('missing or damaged')")
 
 
+@pytest.fixture
+def copied(site, tmp_path):
+    """A copy of the site that may be damaged."""
+    return shutil.copytree(site / "site", tmp_path / "copy")
+
+
+def test_where_an_utterance_is_missing_no_other_is_shown_or_heard(visit, copied):
+    (lost,) = (copied / "explorer" / GRID_ROUTE).glob("u1*.js")
+    lost.write_text("nothing = 1;", encoding="utf-8")
+    page = visit(folder=copied)
+    page.keyboard.press("2")
+    page.wait_for_selector("#xp-play-fake[aria-pressed=true]")
+    page.keyboard.press("n")
+    page.wait_for_selector("#xp-problem:not([hidden])")
+    assert "damaged" in page.text_content("#xp-problem") and page.is_hidden("#xp-stage") and page.is_hidden("#xp-gallery")
+    assert page.get_attribute("#xp-play-fake", "aria-pressed") == "false"
+    for key in "1j.+]":
+        page.keyboard.press(key)  # there is nothing that they could act on
+    page.keyboard.press("n")
+    page.wait_for_selector("#xp-stage", state="visible")
+    at(page, u=PAIRS[2])
+    assert page.is_hidden("#xp-problem")
+
+
+@pytest.mark.parametrize("name", ["explorer/index.js", "assets/explorer-panel.js"])
+def test_where_a_script_is_missing_the_page_says_so(chromium, copied, name):
+    (copied / name).unlink()
+    page = chromium.new_page()  # not `opened`: the browser has reason to complain
+    page.goto((copied / "explorer.html").as_uri())
+    page.wait_for_selector("#xp-loading", state="visible")
+    assert "missing or damaged" in page.text_content("#xp-loading")
+    page.close()
+
+
+def test_names_of_javascripts_own_are_names(visit, site, tmp_path):
+    """In a script, the key `__proto__` is no key; and every object has a `constructor`."""
+    run = shutil.copytree(site / "run", tmp_path / "run")
+    for name in ("__proto__", "constructor"):
+        for folder in (run / "maps" / "lcnn").glob("*/saliency"):
+            shutil.copytree(folder, folder.with_name(name))
+    explorer.write([run], tmp_path / "site", sound=False)
+    page = visit("#m=__proto__", folder=tmp_path / "site")
+    assert page.text_content("#xp-method") == "__proto__" and page.is_hidden("#xp-problem")
+    assert {"__proto__", "constructor"} <= set(
+        page.eval_on_selector_all(".xp-card", "(all) => all.map((c) => c.dataset.name)")
+    )
+    assert "rank-accuracy –" in page.text_content("#xp-method-facts")  # it has maps, and no row
+
+
+def test_a_map_that_is_the_same_everywhere_has_no_top(visit, site, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "load", lambda group, name: explorer_run.dataset(site))
+    run = shutil.copytree(site / "run", tmp_path / "run")
+    for path in (run / "maps" / "lcnn" / "native" / "saliency").iterdir():
+        stored = maps.read_map(path)
+        maps.write_map(path, np.full(stored.values.shape, 0.5), metadata=stored.metadata)
+    explorer.write([run], tmp_path / "site")
+    page = visit(f"#s={NATIVE}&m=saliency", folder=tmp_path / "site")
+    assert "the same everywhere" in page.text_content("#xp-stage")
+    found = page.evaluate(PREPARE, [f"{NATIVE}/{shell.slug(PAIRS[1])}", "saliency", levels.SHARES.index(0.2), "silence"])
+    assert not any(found["mask"]) and not any(found["kept"]) and np.allclose(found["deleted"], found["fake"], atol=1e-12)
+
+
+def test_an_address_that_cannot_be_written_stops_nothing(visit):
+    """Browsers refuse to write addresses when a key repeats: Safari after a hundred in half a minute."""
+    page = visit()
+    page.evaluate("() => { history.pushState = history.replaceState = () => { throw new DOMException('x'); }; }")
+    page.keyboard.press("n")
+    page.wait_for_function("() => document.getElementById('xp-pair-place').textContent.startsWith('2 of')")
+    page.wait_for_function("(id) => document.getElementById('xp-said').textContent.includes(id)", arg=PAIRS[1])
+
+
 def test_it_is_accessible(accessible, site):
     accessible(site / "site" / "explorer.html", ready=lambda page: page.wait_for_selector(".xp-chosen"))
 

@@ -184,3 +184,25 @@ def test_bars_that_overlap_stand_on_levels_of_their_own():
     assert len(bars) > 2
     for i, (a1, a2, y) in enumerate(bars):
         assert not [b for b in bars[i + 1 :] if b[2] == y and b[0] <= a2 and a1 <= b[1]]
+
+
+def test_a_name_is_shown_whatever_it_is():
+    names = ["<b>", "$x$", "x" * 99, "x" * 98 + "y", "constructor", "__proto__", "lime"]
+    shown = [charts._plain(n) for n in names]
+    assert len(set(shown)) == len(names) and max(map(len, shown)) <= 40 and shown[-1] == "lime"
+    assert not any(set("<>$") & set(s) for s in shown) and not {"constructor", "__proto__"} & set(shown)
+
+
+def test_names_that_look_like_numbers_or_dates_are_names(tmp_path):
+    scores = {n: {"rank-accuracy": 0.1 * i} for i, n in enumerate(("1", "20", "2020-01-01", "random"))}
+    scores["oracle"] = {"rank-accuracy": 1.0}
+    made = read([fake_run.write_run(tmp_path / "run", fake_run.rows(scores))])
+    (board,) = made.boards
+    plots = [charts.skills(board, "rank-accuracy"), charts.breakdown(board, made.rows, "rank-accuracy", "vocoder")]
+    assert [p.figure["layout"]["yaxis"]["type"] for p in plots] == ["category"] * 2
+
+
+def test_what_cannot_have_a_map_is_no_error(tmp_path):
+    keep(tmp_path, "u/v", bin_of=1)
+    found = bands([tmp_path], "lcnn", "native", "eq2", ["a/b/c", "u/v"], ["<b></b>", "m"])
+    assert set(found.shares) == {"m"} and (found.pairs, found.total) == (1, 1)

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import colormaps
 
-from xaibench import maps, registry
+from xaibench import listen, maps, registry
 from xaibench.errors import ManifestError, RunError, XaibenchError
+from xaibench.protocols import Dataset
 from xaibench.site import explorer, levels, shell
 from xaibench.truth import top_share
 
@@ -205,6 +206,40 @@ def test_a_map_of_another_shape_is_named(tmp_path, monkeypatch):
     maps.write_map(path, np.ones((3, 4)), metadata={})
     with pytest.raises(RunError, match=r"u1__world.*\(3, 4\)"):
         explorer.write([run], tmp_path / "site", sound=False)
+
+
+def test_a_map_that_is_the_same_everywhere_has_no_top_as_when_it_is_listened_to(run, tmp_path):
+    valid = np.ones((3, 5), bool)
+    valid[2] = False
+    flat = np.full((3, 5), 0.25)
+    flat[2] = 7.0  # outside the valid band
+    assert levels.levels(flat, valid, [2]).flat and not listen.top_mask(flat, 0.2, valid).any()
+    assert not levels.levels(np.arange(15.0).reshape(3, 5), valid, [2]).flat
+    explorer.write([run], tmp_path)
+    assert {name: m["flat"] for name, m in pair_of(tmp_path)["maps"].items()} == dict.fromkeys(METHODS, False)
+
+
+def test_a_pair_of_another_run_is_heard_from_the_data_of_that_run(tmp_path, monkeypatch):
+    """Two runs of one board, whose data lie in two folders: the second has a pair that the first lacks."""
+    runs = []
+    for name in ("a", "b"):
+        run = explorer_run.make(tmp_path / name, samples=1_500)
+        record = json.loads((run / "run.json").read_text())
+        record["spec"]["root"] = name
+        (run / "run.json").write_text(json.dumps(record))
+        runs.append(run)
+    for path in (runs[0] / "maps").rglob("u2__world*"):
+        path.unlink()
+    opened = []
+
+    def load(group, name):
+        return Dataset(
+            "toy", "a toy", lambda root: opened.append(str(root)) or explorer_run.dataset(tmp_path / "b").open(root)
+        )
+
+    monkeypatch.setattr(registry, "load", load)
+    explorer.write(runs, tmp_path / "site")
+    assert sorted(opened) == ["a", "b"] and set(pair_of(tmp_path / "site", "u2/world")["sound"]) == {"real", "fake"}
 
 
 def test_a_map_of_pure_noise_keeps_the_site_small():

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import fake_run
@@ -319,3 +320,24 @@ def test_nothing_that_a_run_or_a_plugin_says_is_markup(tmp_path, monkeypatch):
     said = text(tmp_path / f"site/methods/{shell.slug(HOSTILE)}.html")
     for shown in (HOSTILE, f"so none of its cells counts: {EVIL}", f"failed 4 every metric {EVIL}"):
         assert shown in said
+
+
+def test_means_that_only_rounding_parts_share_a_rank():
+    assert profiles._ranked({"a": 0.3, "b": 0.1 + 0.2, "c": 0.2}, higher=True) == {"a": 1, "b": 1, "c": 3}
+
+
+def test_only_what_the_explorer_shows_is_linked(tmp_path):
+    run = fake_run.write_run(tmp_path / "run", fake_run.rows(fake_run.SCORES))
+    (run / "maps").mkdir()
+    source = read([run])
+    slug = Path(source.boards[0].page).stem
+    for shown, linked in (
+        (None, True),
+        ({f"explorer/{slug}/{shell.slug('u0/world')}.js"}, True),
+        ({"explorer/other/x.js"}, False),
+    ):
+        profiles.write(source, tmp_path / "site", shown=shown)
+        text = (tmp_path / "site" / "methods" / "lime.html").read_text(encoding="utf-8")
+        assert ("See and hear its maps" in text) == linked
+        found = set(re.findall(r"&amp;u=([^&]+)&amp;", text))
+        assert found <= {"u0%2Fworld"} if shown else found

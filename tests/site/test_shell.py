@@ -105,3 +105,19 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path):
 )
 def test_numbers_for_people(value, text):
     assert shell.number(value) == text
+
+
+def test_a_name_of_an_objects_ancestor_is_a_key_like_any_other():
+    text = shell.script("f", {"__proto__": {"a": 1}, 'a"__proto__': "b", "c": '"__proto__": 1'})
+    assert text == r'f({["__proto__"]: {"a": 1}, "a\"__proto__": "b", "c": "\"__proto__\": 1"});' + "\n"
+
+
+@pytest.mark.parametrize("name", ["index", "con", "nul", "com1", "_x", "__proto__"])
+def test_a_name_that_a_folder_or_a_server_takes_is_no_file_name(name):
+    assert re.fullmatch(r"[a-z0-9][a-z0-9_]*-[0-9a-f]{6}", shell.slug(name))
+    assert shell.slug(f"a{name}") == f"a{name}"
+
+
+def test_no_name_turns_round_what_follows_it():
+    page = shell.render("base.html.j2", title="a\u202e12")
+    assert "\u202e" not in page and "aU+202E12" in page and "שלום" in shell.render("base.html.j2", title="שלום")

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -159,6 +159,18 @@ def read_sources(runs: Sequence[Path]) -> tuple[pd.DataFrame, tuple[str, ...]]:
         return pd.concat(parts, ignore_index=True), (f"Each run is compared by itself, orders across runs: {error}",)
 
 
+class Ranking(NamedTuple):
+    """Friedman's test of a section (None with too few methods or clusters), its methods, the clusters that all of them
+    scored, all clusters, and the method whose gaps cost most of them.
+    """
+
+    friedman: Friedman | None
+    methods: tuple[str, ...]
+    complete: int
+    clusters: int
+    scarce: str
+
+
 def compare(
     rows: pd.DataFrame,
     *,
@@ -186,7 +198,8 @@ def compare(
             rank = _ranks(scores)
             half = None if rope is None else region(scores.wide[list(scores.methods)], metric) if rope == "auto" else rope
             table = _against(scores, metric, reference, rope=half, seed=0)
-            table["rank"] = table["attributor"].map(dict(zip(rank[1], rank[0].ranks if rank[0] else [], strict=False)))
+            places = rank.friedman.ranks if rank.friedman else []
+            table["rank"] = table["attributor"].map(dict(zip(rank.methods, places, strict=False)))
             pairs = _all_pairs(scores, metric, seed=0)
             comparisons.append(Comparison(scores.facts, metric, cluster, reference, table, pairs, *rank, rope=half))
     return Report(tuple(comparisons), tuple(agreements(rows, chosen, cluster=cluster)), tuple(notes))
@@ -269,6 +282,12 @@ def _orders(name: str, what: str, found: Mapping[str, _Scores], seed: int) -> Or
             tau[i, j], low[i, j], high[i, j] = interval
             tau[j, i], low[j, i], high[j, i], methods[j, i] = tau[i, j], low[i, j], high[i, j], methods[i, j]
     return Orders(name, what, labels, tau, low, high, methods)
+
+
+def rankings(rows: pd.DataFrame, metric: str, *, cluster: str = "utterance") -> list[Ranking]:
+    """The average ranks of the methods in each section that has the metric. Raises as `compare`."""
+    rows = rows if "source" in rows else rows.assign(source="")
+    return [_ranks(scores) for scores in _sections(rows, _metrics(rows, [metric])[0], cluster)]
 
 
 def _metrics(rows: pd.DataFrame, metrics: Sequence[str] | None) -> tuple[str, ...]:
@@ -377,8 +396,8 @@ def _all_pairs(scores: _Scores, metric: str, *, seed: int) -> pd.DataFrame:
     return table
 
 
-def _ranks(scores: _Scores) -> tuple[Friedman | None, tuple[str, ...], int, int, str]:
-    """Friedman's test, its methods, the complete clusters, all clusters, and the method whose gaps cost most of them.
+def _ranks(scores: _Scores) -> Ranking:
+    """A section's ranking.
 
     A block is a cluster's mean over the pairs that every method scored: no method is ranked on an easier vocoder.
     """
@@ -390,9 +409,9 @@ def _ranks(scores: _Scores) -> tuple[Friedman | None, tuple[str, ...], int, int,
     gaps = wide.isna().sum()
     scarce = str(gaps.idxmax()) if complete < total and len(gaps) else ""
     if complete < FEWEST_BLOCKS or len(methods) < 3:
-        return None, tuple(methods), complete, total, scarce
+        return Ranking(None, tuple(methods), complete, total, scarce)
     blocks, _ = cluster_means(wide[everyone].to_numpy(), scores.clusters[everyone])
-    return friedman(blocks), tuple(methods), complete, total, scarce
+    return Ranking(friedman(blocks), tuple(methods), complete, total, scarce)
 
 
 # --- in words ------------------------------------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def build(
             source = replace(source, nav=tuple(item for item in source.nav if item != EXPLORER))
     folder.note(out, files, keep=folder.noted(out))  # if what follows is interrupted
     files += [out / address for _, address, _ in downloads.write(source, out)] + [out / downloads.FOLDER / "index.html"]
-    files += profiles.write(source, out)
+    shown = {path.relative_to(out).as_posix() for path in files if path.suffix == ".js"}
+    files += profiles.write(source, out, shown=shown)
     files += [shell.write(out / board.page, _board_page(source, board)) for board in source.boards]
     text, pictures = _index(source, out)
     index = shell.write(out / "index.html", text)
@@ -108,15 +109,14 @@ def _diagrams(source: Source, rows: pd.DataFrame, metrics: Sequence[str]) -> Ite
         part = part.assign(**{c: part[c].astype(str) for c in texts})
         if not part["status"].eq("ok").any():
             continue
-        for scores in compare._sections(part.assign(source=""), metric, source.cluster):
-            found, methods, complete, *_ = compare._ranks(scores)
-            if found is None:
+        for found in compare.rankings(part, metric, cluster=source.cluster):
+            if found.friedman is None:
                 yield (
                     f"No ranks by {metric}: they need three methods and {compare.FEWEST_BLOCKS} {source.cluster}s in which "
-                    f"every method has a value; here are {len(methods)} and {complete}."
+                    f"every method has a value; here are {len(found.methods)} and {found.complete}."
                 )
             else:
-                yield critical_difference(found, methods, metric=metric, unit=source.cluster)
+                yield critical_difference(found.friedman, found.methods, metric=metric, unit=source.cluster)
 
 
 def _index(source: Source, out: Path) -> tuple[str, list[Path]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Check:
 @dataclass(frozen=True)
 class Result:
     """A method on one board. said: its ranks in a sentence; usual, more: its scores; cost: seconds an utterance and rank;
-    explorer: its address for this board, from the top of the site, or "".
+    explorer: its address for this board, from the top of the site, or ""; shown: what it has, None where all.
     """
 
     board: Board
@@ -95,17 +95,22 @@ class Result:
     checks: tuple[Check, ...]
     places: tuple[Places, ...]
     explorer: str
+    shown: Collection[str] | None
 
     def address(self, cell: Cell, metric: str) -> str:
-        """Where the explorer shows a cell, from the top of the site; "" where there is no explorer."""
-        if not self.explorer:
+        """Where the explorer shows a cell, from the top of the site; "" where it does not."""
+        pair = f"{cell.utterance}/{cell.vocoder}"
+        place = f"explorer/{Path(self.board.page).stem}/{shell.slug(pair)}.js"
+        if not self.explorer or (self.shown is not None and place not in self.shown):
             return ""
-        asked = urlencode({"u": f"{cell.utterance}/{cell.vocoder}", "m": self.line.name, "by": metric})
+        asked = urlencode({"u": pair, "m": self.line.name, "by": metric})
         return f"{self.explorer}&{asked}"
 
 
-def write(source: Source, out: Path) -> list[Path]:
+def write(source: Source, out: Path, *, shown: Collection[str] | None = None) -> list[Path]:
     """Write the pages to `out/methods` and `out/countermeasures`. Returns their paths, indices first.
+
+    shown: the files of the explorer, from the top of the site, where it may not show every board and utterance.
 
     Raises RunError where a page cannot be written.
     """
@@ -116,7 +121,7 @@ def write(source: Source, out: Path) -> list[Path]:
         installed.facts(*asked, source.records) for asked in (("attributors", methods), ("countermeasures", countermeasures))
     ]
     shell.copy_assets(out, ASSETS)
-    results = _results(source)
+    results = _results(source, shown)
     entries = {name: entry(source, name, known[0][name]) for name in methods}
     models = {name: cards.entry(source, name, known[1][name]) for name in countermeasures}
     groups = [(heading, MEANINGS[k], [e for e in entries.values() if e["kind"] == k]) for k, heading in BLOCKS.items()]
@@ -189,7 +194,7 @@ def _options(records: Sequence[Mapping[str, Any]], name: str, defaults: Mapping[
     ]
 
 
-def _results(source: Source) -> dict[str, list[Result]]:
+def _results(source: Source, shown: Collection[str] | None = None) -> dict[str, list[Result]]:
     """attributor -> its result on every board that has it, in the order of the boards."""
     found: dict[str, list[Result]] = {}
     exploring = ("Explorer", "explorer.html") in source.nav
@@ -199,6 +204,7 @@ def _results(source: Source) -> dict[str, list[Result]]:
         metrics = [h.metric for h in board.headlines]
         spread = {metric: places(rows, metric, cluster=source.cluster) for metric in metrics}
         slug = Path(board.page).stem
+        here = exploring and (shown is None or any(name.startswith(f"explorer/{slug}/") for name in shown))
         gaps = dict(_gaps(rows))
         ranks = {c.metric: _ranks(board.methods, i, c.direction) for i, c in enumerate(board.columns)}
         costs = _ranked({m.name: m.seconds for m in board.methods if m.seconds is not None}, higher=False)
@@ -219,7 +225,7 @@ def _results(source: Source) -> dict[str, list[Result]]:
                     more=tuple(s for s, shown in zip(scores, usual, strict=True) if not shown),
                     checks=tuple(checks(source.runs, board, line.name)),
                     places=tuple(spread[m][line.name] for m in metrics if line.name in spread[m]),
-                    explorer=f"explorer.html#{urlencode({'s': slug})}" if exploring else "",
+                    explorer=f"explorer.html#{urlencode({'s': slug})}" if here else "", shown=shown,
                 )
             )  # fmt: skip
     return found

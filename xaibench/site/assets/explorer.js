@@ -441,8 +441,8 @@
   }
 
   X.index = function (content) {
-    $("loading").remove();
     if (!window.DecompressionStream) {
+      $("loading").remove();
       complain("This browser is too old for the explorer, which needs Chrome 80, Firefox 113, Safari 16.4 or newer.");
       return;
     }
@@ -454,5 +454,6 @@
     listen();
     if (innerWidth < 600) $("scores-fold").open = false; // long, and in the way of what is below
     show(true);
+    $("loading").remove(); // with a script missing, nothing comes this far
   };
 })();

@@ -95,7 +95,9 @@
     var shown = checked("column");
     var boxes = form.querySelectorAll("input[name=column]");
     Array.prototype.forEach.call(table.querySelectorAll("[data-col]"), function (cell) {
-      cell.classList.toggle("away", shown.indexOf(cell.dataset.col) < 0);
+      var here = shown.indexOf(cell.dataset.col) >= 0;
+      cell.classList.toggle("away", !here);
+      cell.classList.toggle("here", here); // board.css hides the rest before this runs: laying out 150 columns takes seconds
     });
     form.querySelector(".count").textContent = shown.length + " of " + boxes.length;
   }
