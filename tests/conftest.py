@@ -1,5 +1,5 @@
-"""Shared set-up: `import toys` and `from twins import ...` work in every test; one torch thread, no deadlines; the toy data set
-and the command line as fixtures."""
+"""Shared set-up: `import toys` and `from twins import ...` work in every test; one torch thread, no deadlines; the toy data
+set and the command line as fixtures."""
 
 import sys
 from collections.abc import Callable

@@ -12,9 +12,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from xaibench import audio, maps
-from xaibench.figures.pairs import top_share
 from xaibench.grid import Grid
 from xaibench.protocols import Corpus
+from xaibench.top import largest
 from xaibench.types import Utterance
 
 RATE, SAMPLES = 8_000, 2_400
@@ -37,7 +37,7 @@ def write(folder: Path, *, speeds: dict[str, float] | None = None, curves: bool 
     for u in range(sources):
         for v, vocoder in enumerate(fake_run.VOCODERS):
             pair, values = f"u{u}/{vocoder}", rng.random(shape) * valid
-            region, _ = top_share(values, valid, round(0.05 * valid.sum()))
+            region, _ = largest(values, valid, round(0.05 * valid.sum()))
             path = maps.truth_path(run, "eq2", shape[1], pair)
             maps.write_truth(path, values, region, valid, metadata=FACTS)
             high, low = 4.0 + u + 0.1 * v, -6.0 - u

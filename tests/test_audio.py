@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from xaibench import audio
 from xaibench.audio import fit, read, resample, write
 from xaibench.errors import AudioError
+from xaibench.types import Pair, Utterance
 
 RATE = 16_000
 FORMATS = ("flac", "wav")
@@ -211,3 +213,28 @@ def test_resample_keeps_a_tone_and_the_duration():
     middle = slice(1000, 7000)
     assert np.allclose(y[middle], np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)[middle], atol=1e-3)
     assert resample(x, RATE, RATE) is x
+
+
+@pytest.mark.parametrize("lag", [-7, 0, 5])
+def test_the_halves_of_a_pair_lie_on_each_other_however_often_they_are_repeated(tmp_path, lag):
+    """A bona fide file may be longer than what its twin has of it; a short one repeats what both have."""
+    real = np.rint(3_000 * np.random.default_rng(0).standard_normal(1_000)).clip(-32768, 32767) / 32768
+    late = np.concatenate([np.zeros(max(lag, 0)), real[max(-lag, 0) :]])  # what the vocoder made of it, unchanged
+    shared = 900 - abs(lag)
+    audio.write(tmp_path / "r.wav", real, sample_rate=8_000)
+    audio.write(tmp_path / "f.wav", late[: shared + max(lag, 0)], sample_rate=8_000)
+    spoof = Utterance("u", "s", "eval", "world", tmp_path / "f.wav", n_samples=shared, lag=lag)
+    pair = Pair(Utterance("u", "s", "eval", "bonafide", tmp_path / "r.wav", n_samples=1_000), spoof)
+    halves = [audio.fit(half, 2_500) for half in audio.read_halves(pair, sample_rate=8_000)]
+    np.testing.assert_array_equal(*halves)
+    assert halves[0].std() > 0
+    (alone,) = audio.read_halves(Pair(None, spoof), sample_rate=8_000)
+    assert len(alone) == shared
+
+
+def test_twins_of_different_lengths_are_refused(tmp_path):
+    for name, count in (("r", 100), ("f", 90)):
+        audio.write(tmp_path / f"{name}.wav", np.full(count, 0.1), sample_rate=8_000)
+    pair = Pair(*(Utterance("u", "s", "eval", v, tmp_path / f"{n}.wav") for v, n in (("bonafide", "r"), ("world", "f"))))
+    with pytest.raises(AudioError, match=r"90 samples, its bona fide twin .* has 100"):
+        audio.read_halves(pair, sample_rate=8_000)

@@ -13,6 +13,7 @@ from xaibench.figures import gallery, pairs, style
 from xaibench.grid import Grid
 from xaibench.leaderboard import table
 from xaibench.protocols import Corpus, Dataset
+from xaibench.top import largest
 from xaibench.types import Utterance
 
 RATE, N, PAIR = 8_000, 2_400, "u1/world"
@@ -39,7 +40,7 @@ def run(tmp_path):
     valid = np.zeros(shape, bool)
     valid[1:-2] = True
     values = rng.random(shape) * valid
-    region, _ = figures.top_share(values, valid, round(0.05 * valid.sum()))
+    region, _ = largest(values, valid, round(0.05 * valid.sum()))
     facts = {"grid": f"{RATE}/64/32/hann", "truth": "eq2"}
     maps.write_truth(maps.truth_path(run, "eq2", GRID.shape(N)[1], PAIR), values, region, valid, metadata=facts)
     for name in ("saliency", "lime", "random", "oracle", "unscored"):
@@ -125,10 +126,10 @@ def test_the_top_share_is_the_truths():
     valid = np.ones((9, 11), bool)
     valid[0] = False
     count = round(0.1 * valid.sum())
-    region, tied = figures.top_share(values, valid, count)
+    region, tied = largest(values, valid, count)
     expected = top_share(torch.from_numpy(values)[None], torch.from_numpy(valid), 0.1)[0].numpy()
     np.testing.assert_array_equal(region, expected)
-    assert tied and not figures.top_share(np.arange(99.0).reshape(9, 11), valid, count)[1]
+    assert tied and not largest(np.arange(99.0).reshape(9, 11), valid, count)[1]
 
 
 def test_training_curves(tmp_path):
@@ -169,5 +170,5 @@ def test_one_metric_is_enough_for_bars(tmp_path):
 def test_a_figure_that_cannot_be_written_is_an_error_with_a_name(tmp_path):
     (tmp_path / "file").write_text("")
     board = table.board(table.read_rows([fake_run.write_run(tmp_path / "run", fake_run.rows(fake_run.SCORES))]))
-    with pytest.raises(RunError, match="cannot write the figure"):
+    with pytest.raises(RunError, match="cannot be written"):
         figures.board_bars(board, tmp_path / "file")

@@ -546,7 +546,7 @@ def test_an_unknown_format_and_a_bad_folder_are_refused(tmp_path, board):
     with pytest.raises(XaibenchError, match="'cvs'; did you mean 'csv'"):
         render.write(board, tmp_path, ["cvs"])
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot write the board"):
+    with pytest.raises(RunError, match="cannot be written"):
         render.write(board, tmp_path / "file", ["csv"])
 
 

@@ -19,8 +19,8 @@ from xaibench.listen import (
     power_of,
     removed,
     to_level,
-    top_mask,
 )  # fmt: skip
+from xaibench.top import top_mask
 from xaibench.truth import top_share
 
 GRID = Grid(sample_rate=8_000, n_fft=64, hop=20)

@@ -6,6 +6,7 @@ floor, and resampling, lossy formats or another bit depth move it.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import soundfile
 import soxr
 
 from xaibench.errors import AudioError
-from xaibench.types import Utterance
+from xaibench.types import Pair, Utterance
 
 
 def read(path: Path, *, sample_rate: int) -> np.ndarray:
@@ -76,6 +77,24 @@ def lead(utterance: Utterance) -> int:
     return max(-utterance.lag, 0)
 
 
+def read_halves(pair: Pair, *, sample_rate: int) -> tuple[np.ndarray, ...]:
+    """The halves of a pair as a run hears them: bona fide first, on one clock, cut to what both have. `(N,)` float32 each.
+
+    Of a pair without a bona fide twin the spoof alone. Raises AudioError as `read_aligned`, and for twins of different
+    lengths: of short recordings, which are repeated (`fit`), the copies would not lie on each other.
+    """
+    late = lead(pair.spoof)
+    halves = [read_aligned(u, sample_rate=sample_rate)[late:] for u in pair.halves]
+    if pair.spoof.n_samples:  # the manifest says what the twins share
+        halves = [half[: pair.spoof.n_samples] for half in halves]
+    if len(halves[0]) != len(halves[-1]):
+        raise AudioError(
+            f"{pair.spoof.path}: {len(halves[1])} samples, its bona fide twin {pair.bonafide.path} has {len(halves[0])}; "
+            f"twins must be aligned and of equal length (vocoders often pad the end: cut it)"
+        )
+    return tuple(halves)
+
+
 def missing_bytes(path: Path) -> int:
     """How many bytes of a WAV file's sound are missing; 0 for any other file.
 
@@ -108,12 +127,29 @@ def write(path: Path, samples: np.ndarray, *, sample_rate: int) -> None:
     peak = float(np.abs(samples).max(initial=0.0))
     if not peak <= 1.0:
         raise AudioError(f"{path}: peak {peak:.3f} would clip, expected at most 1.0; lower the level first")
-    # libsndfile rounds floats for FLAC but cuts them off for WAV, so they are rounded here.
-    integers = np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
     try:
-        soundfile.write(path, integers, sample_rate, subtype="PCM_16")
+        soundfile.write(path, _sixteen_bit(samples), sample_rate, subtype="PCM_16")
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"{path}: cannot be written ({error}); does its folder exist?") from error
+
+
+def encoded(samples: np.ndarray, *, sample_rate: int, ending: str = "flac", effort: float = 0.6) -> bytes:
+    """`(N,)` floats as a 16-bit FLAC or WAV file in memory, the samples as `write` stores them; beyond 1 they are cut.
+
+    effort: of FLAC's compression, in [0, 1]; more is smaller and slower.
+
+    >>> encoded(np.zeros(800), sample_rate=8_000)[:4], encoded(np.zeros(800), sample_rate=8_000, ending="wav")[:4]
+    (b'fLaC', b'RIFF')
+    """
+    file = io.BytesIO()
+    how = {"compression_level": effort} if ending == "flac" else {}
+    soundfile.write(file, _sixteen_bit(np.asarray(samples)), sample_rate, format=ending.upper(), subtype="PCM_16", **how)
+    return file.getvalue()
+
+
+def _sixteen_bit(samples: np.ndarray) -> np.ndarray:
+    """k for a sample of k / 32768. libsndfile rounds floats for FLAC but cuts them off for WAV, so they are rounded here."""
+    return np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
 def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:

@@ -23,6 +23,7 @@ import numpy as np
 from xaibench import audio
 from xaibench.detection_table import Evaluation, collect, collect_asv, summary
 from xaibench.errors import AudioError, RunError, XaibenchError
+from xaibench.files import write_text
 from xaibench.scorefile import Trial, format_trial, read_asv, read_asv_2021, read_keys, read_trials
 from xaibench.types import Utterance
 
@@ -220,7 +221,7 @@ class _ScoreLog:
         if not path.exists():
             if self.part.exists() or self.path.exists():
                 raise RunError(f"{path.parent}: holds scores, but no {ABOUT} that says of what; choose another --out")
-            _write(path, json.dumps(about, indent=2) + "\n")
+            write_text(path, json.dumps(about, indent=2) + "\n")
             return
         known = _about(path)
         for key in sorted({*about, *known}):
@@ -325,17 +326,7 @@ def evaluate_scores(
         "skipped_first": [line.split("\t")[0] for line in skipped[:10]],
         **found.facts,
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write(out / "evaluation.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
-        _write(out / "evaluation.csv", found.table.to_csv(index=False, lineterminator="\n"))
-    except OSError as error:
-        raise RunError(f"{out}: cannot write here ({error.strerror}); choose another --out") from error
+    write_text(out / "evaluation.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    write_text(out / "evaluation.csv", found.table.to_csv(index=False, lineterminator="\n"))
     draw(gathered.bonafide, gathered.attacks, out / "det.png", title=title)
     return Evaluation(facts, found.table)
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f"{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(scratch, path)

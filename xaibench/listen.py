@@ -37,35 +37,6 @@ class Levelled:
     silent: bool = False
 
 
-def top_mask(values: np.ndarray, share: float, valid: np.ndarray | None = None) -> np.ndarray:
-    """The largest `share` of the valid cells of a map `(F, T)`, as bool; positive speaks for spoof, so these do most.
-
-    Exactly `round(share * valid cells)`, among equals the first in row order, as `xaibench.truth.top_share`. A map whose
-    valid cells are all equal says nothing, and its mask is empty. Raises XaibenchError for a share outside (0, 1], one of
-    less than a cell, and a map that is not a finite `(F, T)`.
-
-    >>> top_mask(np.array([[1.0, 3.0, 2.0], [0.0, 3.0, 0.0]]), 0.5).tolist()
-    [[False, True, True], [False, True, False]]
-    """
-    values = np.asarray(values, dtype=np.float64)
-    valid = np.ones(values.shape, bool) if valid is None else np.asarray(valid, dtype=bool)
-    if values.ndim != 2 or valid.shape != values.shape:
-        raise XaibenchError(f"expected a map and its valid cells (F, T), got {values.shape} and {valid.shape}")
-    if not 0 < share <= 1:
-        raise XaibenchError(f"share {share}, expected more than 0 and at most 1, as 0.05 for 5 %")
-    inside = values[valid]
-    if not np.isfinite(inside).all():
-        raise XaibenchError(f"{np.count_nonzero(~np.isfinite(inside))} cells of the map are NaN or infinite")
-    count = round(share * inside.size)
-    if count < 1:
-        raise XaibenchError(f"a share of {share} of {inside.size} valid cells is less than one cell; ask for more")
-    mask = np.zeros(values.size, dtype=bool)
-    if inside.min() < inside.max():
-        order = np.argsort(-np.where(valid, values, -np.inf).ravel(), kind="stable")
-        mask[order[:count]] = True
-    return mask.reshape(values.shape)
-
-
 def masked(wave: np.ndarray, keep: np.ndarray, grid: Grid, *, fill: np.ndarray | None = None) -> np.ndarray:
     """An utterance with its complex STFT multiplied by a mask: ISTFT(keep * Z + (1 - keep) * Z_fill), in the original phase.
 
@@ -88,7 +59,7 @@ def masked(wave: np.ndarray, keep: np.ndarray, grid: Grid, *, fill: np.ndarray |
             f"utterance cut as the countermeasure saw it?"
         )
     if not ((keep >= 0) & (keep <= 1)).all():
-        raise XaibenchError(f"a mask from {keep.min()} to {keep.max()}, expected values in [0, 1]; see top_mask")
+        raise XaibenchError(f"a mask from {keep.min()} to {keep.max()}, expected values in [0, 1]; see top.top_mask")
     under = np.zeros_like(wave) if fill is None else _waveform(fill)
     if under.shape != wave.shape:
         raise XaibenchError(f"the fill has {len(under)} samples, the utterance {len(wave)}; twins must be aligned and equal")

@@ -16,7 +16,7 @@ Grad-CAM on a constant-Q transform, cut at a threshold we could not read; here i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,9 @@ import numpy as np
 from xaibench import audio, maps
 from xaibench.errors import CheckpointError, RunError, XaibenchError
 from xaibench.grid import Grid
-from xaibench.listen import file_part, griffin_lim, kept, leakage, level, level_matched, power_of, removed, top_mask
+from xaibench.listen import file_part, griffin_lim, kept, leakage, level, level_matched, power_of, removed
+from xaibench.run_record import read_record, spec_of
+from xaibench.top import top_mask
 
 if TYPE_CHECKING:
     from xaibench.protocols import Countermeasure
@@ -149,16 +151,15 @@ def listen(run: Path, utterance: str, out: Path, *, wanted: Wanted | None = None
 
     run, out, wanted = Path(run), Path(out), wanted or Wanted()
     pairs = maps.kept_pairs(run, utterance)
-    record = _record(run)
-    spec = record["spec"]
+    record = read_record(run)
+    spec = spec_of(record, run, needs=("data", "truth", "grid"))
     corpus = registry.open_corpus(spec["data"], spec.get("root"))
     known = {pair.id: pair for pair in manifest.pairs(corpus, split=spec.get("split"))}
     sections = []
     for name in pairs:
         if name not in known:
             raise RunError(f"{run}: maps of {name}, which {spec['data']} does not hold; another version of the data set?")
-        late = audio.lead(known[name].spoof)
-        halves = [audio.read_aligned(u, sample_rate=corpus.sample_rate)[late:] for u in known[name].halves]
+        halves = audio.read_halves(known[name], sample_rate=corpus.sample_rate)
         for (countermeasure, route), files in maps.kept_maps(run, name).items():
             chosen = _chosen(files, wanted.methods, f"{run}: {name}, {countermeasure}, {route} route")
             cm = _countermeasure(record, countermeasure, wanted.device) if wanted.score else None
@@ -177,7 +178,7 @@ class _Desk:
         self.section, self.out, self.wanted, self.cm, self.rate = section, out, wanted, cm, rate
         self.waiting: list[tuple[Callable[[float], None], np.ndarray]] = []
 
-    def work(self, halves: list[np.ndarray], files: Mapping[str, Path], truth: Path | None, *, grid: Grid) -> None:
+    def work(self, halves: Sequence[np.ndarray], files: Mapping[str, Path], truth: Path | None, *, grid: Grid) -> None:
         """Write every sound. halves: bona fide (where there is one) and vocoded, aligned, `(N,)`."""
         wanted, section = self.wanted, self.section
         stored = {name: maps.read_map(path).values for name, path in files.items()}
@@ -301,17 +302,6 @@ class _Desk:
                 self.waiting, score_recordings(self.cm, waves, device=self.wanted.device), strict=True
             ):
                 tell(float(score))
-
-
-def _record(run: Path) -> dict[str, Any]:
-    path = run / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("data", "truth", "grid"):
-            record["spec"][key]
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: missing or damaged ({error}); expected the --out of `xaibench run --keep-maps`") from error
-    return record
 
 
 def _chosen(files: Mapping[str, Path], methods: tuple[str, ...], where: str) -> dict[str, Path]:

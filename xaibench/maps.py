@@ -13,8 +13,7 @@ path component; the ids as they were stand in the file's metadata. numpy only: n
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xaibench.errors import RunError, XaibenchError
+from xaibench.files import whole
 
 SUFFIX = ".safetensors"
 CURVE = "curve:"
@@ -42,6 +42,17 @@ class StoredMap:
     region: np.ndarray | None = None
     valid: np.ndarray | None = None
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file of `RUN/maps` and whose map it is; pair: `source/vocoder`."""
+
+    countermeasure: str
+    route: str
+    attributor: str
+    pair: str
+    path: Path
 
 
 def component(name: str) -> str:
@@ -134,14 +145,31 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
     return dict(_read(Path(path), CURVE)[0])
 
 
+def kept(run: Path, pair: str | None = None) -> Iterator[Kept]:
+    """The maps that a run kept, sorted by file: all, or those of one pair. No truths; nothing where none were kept."""
+    name = f"*{SUFFIX}" if pair is None else _escape(_file(pair))
+    for path in sorted((Path(run) / "maps").glob(f"*/*/*/{name}")):
+        attributor, route, countermeasure = (unquote(folder.name) for folder in list(path.parents)[:3])
+        if countermeasure != TRUTH:
+            whose = "/".join(unquote(part) for part in path.name.removesuffix(SUFFIX).rsplit("__", 1))
+            yield Kept(countermeasure, route, attributor, whose, path)
+
+
+def grid_of(metadata: Mapping[str, str]) -> tuple[int, int, int, str]:
+    """The grid of a stored map or truth: sample rate in Hz, n_fft and hop in samples, window.
+
+    >>> grid_of({"grid": "8000/256/80/hann"})
+    (8000, 256, 80, 'hann')
+    """
+    rate, n_fft, hop, window = metadata.get("grid", "16000/512/160/hann").split("/")
+    return int(rate), int(n_fft), int(hop), window
+
+
 def kept_maps(run: Path, pair: str) -> dict[tuple[str, str], dict[str, Path]]:
     """The maps of one pair: `(countermeasure, route)` -> attributor -> file, sorted by name."""
     found: dict[tuple[str, str], dict[str, Path]] = {}
-    for path in sorted((Path(run) / "maps").glob(f"*/*/*/{_escape(_file(pair))}")):
-        attributor, route, countermeasure = (unquote(p.name) for p in list(path.parents)[:3])
-        if countermeasure == TRUTH:
-            continue
-        found.setdefault((countermeasure, route), {})[attributor] = path
+    for one in kept(run, pair):
+        found.setdefault((one.countermeasure, one.route), {})[one.attributor] = one.path
     return found
 
 
@@ -153,9 +181,7 @@ def kept_pairs(run: Path, utterance: str) -> list[str]:
     run = Path(run)
     if not run.is_dir():
         raise RunError(f"{run}: no such folder; expected the --out of `xaibench run --keep-maps`")
-    files = [path for path in (run / "maps").glob(f"*/*/*/*{SUFFIX}") if path.parents[2].name != TRUTH]
-    stems = sorted({path.name.removesuffix(SUFFIX) for path in files})
-    pairs = ["/".join(unquote(part) for part in stem.rsplit("__", 1)) for stem in stems]
+    pairs = sorted({one.pair for one in kept(run)})
     if not pairs:
         raise RunError(f"{run}: no maps were kept; run again with --keep-maps")
     chosen = [p for p in pairs if p == utterance or p.rsplit("/", 1)[0] == utterance]
@@ -187,15 +213,11 @@ def _checked(path: Path, values: object) -> dict[str, np.ndarray]:
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, object]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, scratch, metadata={k: str(v) for k, v in metadata.items()})
-        os.replace(scratch, path)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: could not be written ({error}); is the disk full?") from error
-    finally:
-        scratch.unlink(missing_ok=True)
+    with whole(path, hint="is the disk full?") as scratch:
+        try:
+            save_file(tensors, scratch, metadata={k: str(v) for k, v in metadata.items()})
+        except SafetensorError as error:
+            raise RunError(f"{path}: could not be written ({error}); is the disk full?") from error
 
 
 def _file(pair: str) -> str:

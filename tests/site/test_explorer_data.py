@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import colormaps
 
-from xaibench import listen, maps, registry
+from xaibench import maps, registry
 from xaibench.errors import ManifestError, RunError, XaibenchError
 from xaibench.protocols import Dataset
 from xaibench.site import explorer, levels, shell
+from xaibench.top import top_mask
 from xaibench.truth import top_share
 
 SECTION = "toy--eq2--lcnn--native"
@@ -213,7 +214,7 @@ def test_a_map_that_is_the_same_everywhere_has_no_top_as_when_it_is_listened_to(
     valid[2] = False
     flat = np.full((3, 5), 0.25)
     flat[2] = 7.0  # outside the valid band
-    assert levels.levels(flat, valid, [2]).flat and not listen.top_mask(flat, 0.2, valid).any()
+    assert levels.levels(flat, valid, [2]).flat and not top_mask(flat, 0.2, valid).any()
     assert not levels.levels(np.arange(15.0).reshape(3, 5), valid, [2]).flat
     explorer.write([run], tmp_path)
     assert {name: m["flat"] for name, m in pair_of(tmp_path)["maps"].items()} == dict.fromkeys(METHODS, False)

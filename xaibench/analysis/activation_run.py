@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from xaibench.analysis.activations import Activity, Rules, frame_edges, marginal
 from xaibench.analysis.speech import on_frames, voice_activity
 from xaibench.analysis.statistics import statistics
 from xaibench.errors import RunError
-from xaibench.figures.pairs import spec_of
+from xaibench.run_record import read_spec
 from xaibench.types import Pair
 
 SPOOFED, BONAFIDE = "spoof", "bonafide"
@@ -67,16 +66,13 @@ class ActivationRun:
 
     def __init__(self, run: Path, rules: Rules) -> None:
         self.path, self.rules = Path(run), rules
-        self.spec: Mapping[str, Any] = spec_of(self.path)
-        try:
-            grid = self.spec["grid"]
-            self.step = grid["hop"] / grid["sample_rate"]
-            self.centres = np.arange(grid["n_fft"] // 2 + 1) * grid["sample_rate"] / grid["n_fft"]
-        except (KeyError, TypeError, ZeroDivisionError) as error:
-            raise RunError(f"{self.path}: its run.json names no grid ({error!r}); run again with the same --out") from error
+        self.spec: Mapping[str, Any] = read_spec(self.path, needs=("data", "truth", "grid"))
+        grid = self.spec["grid"]
+        self.step = grid["hop"] / grid["sample_rate"]
+        self.centres = np.arange(grid["n_fft"] // 2 + 1) * grid["sample_rate"] / grid["n_fft"]
         self.corpus = registry.open_corpus(self.spec["data"], self.spec.get("root"))
         self.pairs: dict[str, Pair] = {p.id: p for p in manifest.pairs(self.corpus, split=self.spec.get("split"))}
-        self.files = _files(self.path)
+        self.files = {(m.countermeasure, m.route, m.attributor, m.pair): m.path for m in maps.kept(self.path)}
         if not self.files:
             raise RunError(f"{self.path}: no maps were kept; run again with --keep-maps")
         self._heard: dict[tuple[str, int], Heard] = {}
@@ -133,10 +129,7 @@ class ActivationRun:
         rate = self.corpus.sample_rate
         edges = frame_edges(frames, self.step)
         length = round(edges[-1] * rate)
-        late = audio.lead(pair.spoof)
-        halves = [audio.read_aligned(u, sample_rate=rate)[late:] for u in pair.halves]
-        shared = min(len(h) for h in halves)  # twins are compared on what both have
-        halves = [audio.fit(h[:shared], length) for h in halves]
+        halves = [audio.fit(half, length) for half in audio.read_halves(pair, sample_rate=rate)]
         speech = voice_activity(halves[0], edges, sample_rate=rate, detector=self.rules.vad)
         spoofed, splices = (), ()
         if self.truth == SEGMENTS:
@@ -188,17 +181,6 @@ def _union(stretches: Iterable[tuple[float, float]]) -> tuple[tuple[float, float
         else:
             joined.append((start, end))
     return tuple(joined)
-
-
-def _files(run: Path) -> dict[tuple[str, str, str, str], Path]:
-    """(countermeasure, route, attributor, pair) -> file, sorted."""
-    found = {}
-    for path in sorted((run / "maps").glob(f"*/*/*/*{maps.SUFFIX}")):
-        attributor, route, countermeasure = (unquote(p.name) for p in list(path.parents)[:3])
-        if countermeasure != maps.TRUTH:
-            source, vocoder = (unquote(part) for part in path.name.removesuffix(maps.SUFFIX).rsplit("__", 1))
-            found[countermeasure, route, attributor, f"{source}/{vocoder}"] = path
-    return found
 
 
 def _difference_frames(stored: maps.StoredMap) -> np.ndarray:

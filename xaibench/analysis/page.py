@@ -29,8 +29,9 @@ from xaibench import __version__, audio
 from xaibench.analysis.pictures import method_picture, recording_picture
 from xaibench.analysis.places import covered
 from xaibench.errors import RunError
+from xaibench.files import write_bytes, write_text
 from xaibench.listen import PEAK, level_matched
-from xaibench.site.shell import data_uri, render, slug, write
+from xaibench.site.shell import data_uri, render, slug
 
 if TYPE_CHECKING:
     from xaibench.analysis.explanation import Explanation, MethodMap
@@ -59,14 +60,14 @@ def write_folder(found: Explanation, out: Path, *, listen: bool = True) -> Path:
     pictures |= {f"{slug(name)}.png": method_picture(found, name) for name in found.maps}
     names = [PAGE, FACTS, "regions.csv", "maps.safetensors", *pictures, *sounds]
     _clear(out)
-    write(out / FACTS, json.dumps({**found.facts(), "files": sorted(names)}, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / FACTS, json.dumps({**found.facts(), "files": sorted(names)}, indent=1, ensure_ascii=False) + "\n")
     for name, content in pictures.items():
-        _bytes(out / name, content)
+        write_bytes(out / name, content)
     for sound in sounds.values():
         audio.write(out / sound.file, sound.samples, sample_rate=found.grid.sample_rate)
-    write(out / "regions.csv", regions_csv(found))
+    write_text(out / "regions.csv", regions_csv(found))
     _write_maps(found, out / "maps.safetensors")
-    return write(out / PAGE, page(found, pictures, sounds))
+    return write_text(out / PAGE, page(found, pictures, sounds))
 
 
 def make_folder(out: Path) -> Path:
@@ -95,9 +96,10 @@ def _clear(out: Path) -> None:
 
 def page(found: Explanation, pictures: dict[str, bytes], sounds: dict[str, Sound]) -> str:
     """The page: one file, but for the sounds of recordings of more than a minute, which it looks for beside it."""
-    rate = found.grid.sample_rate
-    within = found.recording.seconds <= WITHIN
-    address = {n: data_uri(_flac(s.samples, rate), "audio/flac") if within else n for n, s in sounds.items()}
+    address = {name: name for name in sounds}
+    if found.recording.seconds <= WITHIN:
+        files = {n: audio.encoded(s.samples, sample_rate=found.grid.sample_rate) for n, s in sounds.items()}
+        address = {name: data_uri(content, "audio/flac") for name, content in files.items()}
     return render(
         "explanation.html.j2",
         inline=True,
@@ -213,22 +215,6 @@ def _sounds(found: Explanation) -> Iterator[Sound]:
             yield Sound(f"{slug(name)}_{what}.wav", made.samples, made.gain, made.limited, made.silent)
 
 
-def _flac(samples: np.ndarray, sample_rate: int) -> bytes:
-    import soundfile
-
-    content = io.BytesIO()
-    integers = np.clip(np.rint(np.asarray(samples, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
-    soundfile.write(content, integers, sample_rate, format="FLAC", subtype="PCM_16")
-    return content.getvalue()
-
-
-def _bytes(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-
-
 def _write_maps(found: Explanation, path: Path) -> None:
     from safetensors.numpy import save
 
@@ -236,4 +222,4 @@ def _write_maps(found: Explanation, path: Path) -> None:
     tensors = {f"maps/{name}": np.ascontiguousarray(one.values) for name, one in found.maps.items()}
     tensors |= {"axes/frequency": found.grid.frequency.edges.copy(), "axes/time": time.edges.copy()}
     facts = {"recording": found.recording.name, "countermeasure": found.countermeasure, "xaibench": __version__}
-    _bytes(path, save(tensors, metadata=facts))
+    write_bytes(path, save(tensors, metadata=facts))

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from xaibench.errors import XaibenchError
-from xaibench.listen import top_mask
+from xaibench.top import top_mask
 from xaibench.types import Axis
 
 GAP = 1  # cells

@@ -8,7 +8,6 @@ and says so. Nothing is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from xaibench.harness import cell
 from xaibench.harness.sizes import is_poisoned
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import Workbench
+from xaibench.run_record import read_record
 from xaibench.truth import TruthSpec
 
 
@@ -38,13 +38,13 @@ def spec_of_run(run: Path) -> RunSpec:
     """The spec that a run was made with. Raises RunError for a folder without one, or one of another version."""
     path = Path(run) / "run.json"
     try:
-        facts: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8"))["spec"])
+        facts: dict[str, Any] = dict(read_record(run)["spec"])
         facts["grid"] = Grid(**facts["grid"])
         truth = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["truth"].items()}
         facts["truth"] = TruthSpec(**truth)
         facts = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
         return RunSpec(**{k: v for k, v in facts.items() if k in {f.name for f in fields(RunSpec)}})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{path}: not the record of a run of this version ({error!r}); run again with the same --out"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,16 +33,9 @@ class Facts:
 
     def html(self) -> str:
         """A small table, with a player for every sound."""
+        from xaibench import audio
         from xaibench.site.shell import data_uri, render
 
-        sounds = {name: data_uri(_wav(wave, self.sample_rate), "audio/wav") for name, wave in self.sounds.items()}
+        files = {n: audio.encoded(wave, sample_rate=self.sample_rate, ending="wav") for n, wave in self.sounds.items()}
+        sounds = {name: data_uri(content, "audio/wav") for name, content in files.items()}
         return render("notebook_facts.html.j2", title=self.title, lines=self._said(), sounds=sounds)
-
-
-def _wav(wave: np.ndarray, sample_rate: int) -> bytes:
-    """A recording as a 16-bit WAV file; its level is left as it is."""
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(wave, -1, 1), sample_rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from xaibench.errors import XaibenchError
+from xaibench.top import largest, share_count
 from xaibench.types import Axis
 
 if TYPE_CHECKING:
@@ -64,13 +65,7 @@ class Map:
 
     def top(self, share: float = 0.05) -> np.ndarray:
         """The `share` of the valid cells with the largest values, among equals the first in row order. Shape: `(F, T)`."""
-        count = round(share * int(self.valid.sum()))
-        if not 0 < count <= self.valid.sum():
-            raise XaibenchError(f"{share} of {int(self.valid.sum())} valid cells is {count}; expected a share in ]0, 1]")
-        flat = np.where(self.valid, self.values, -np.inf).ravel()
-        region = np.zeros(flat.size, dtype=bool)
-        region[np.argsort(-flat, kind="stable")[:count]] = True
-        return region.reshape(self.values.shape)
+        return largest(self.values, self.valid, share_count(share, self.valid))[0]
 
     def score(self, metric: str = "rank-accuracy") -> float:
         """A metric of this map (`xaibench list metrics` names them), as a run computes it.

@@ -121,10 +121,8 @@ class Twins:
     def _halves(self) -> tuple[np.ndarray, np.ndarray]:
         if self.pair.bonafide is None:
             raise XaibenchError(f"{self.id} has no bona fide twin: {self.data.name} is partially spoofed speech")
-        late = audio.lead(self.pair.spoof)  # as a run cuts them
-        real, fake = (self.data.waveform(u)[late:] for u in self.pair.halves)
-        both = min(len(real), len(fake))
-        return real[:both], fake[:both]
+        real, fake = audio.read_halves(self.pair, sample_rate=self.sample_rate)
+        return real, fake
 
     @property
     def bonafide(self) -> np.ndarray:

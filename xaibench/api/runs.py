@@ -55,9 +55,9 @@ class Run:
     @cached_property
     def record(self) -> Mapping[str, Any]:
         """What `run.json` holds: spec, environment, versions, countermeasures. Raises RunError where it is damaged."""
-        from xaibench.harness.results import Store
+        from xaibench.run_record import read_record
 
-        return Store(self.folder).read_json("run.json") or {}
+        return read_record(self.folder)
 
     def map(self, method: str, pair: str, *, countermeasure: str | None = None, route: str | None = None) -> Map:
         """The map of a method on a pair `source/vocoder` (a bare source, if one pair of it was scored), with its truth.
@@ -80,8 +80,7 @@ class Run:
         if method not in files:
             raise RunError(f"{self.folder}: no map of {method!r} was kept for {pairs[0]}; there are {', '.join(files)}")
         stored = maps.read_map(files[method])
-        rate, n_fft, hop, window = stored.metadata["grid"].split("/")
-        grid, frames = Grid(int(rate), int(n_fft), int(hop), window), stored.values.shape[1]
+        grid, frames = Grid(*maps.grid_of(stored.metadata)), stored.values.shape[1]
         kept = maps.read_map(maps.truth_path(self.folder, stored.metadata["truth"], frames, pairs[0]))
         axes = grid.frequency, grid.time((frames - 1) * grid.hop)
         return Map(method, pairs[0], stored.values, *axes, valid=kept.valid, region=kept.region)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from xaibench.audit.section import Section
-from xaibench.errors import RunError
+from xaibench.files import write_text
 from xaibench.leaderboard.render import number
 from xaibench.leaderboard.writing import escape, plain, table_line
 
@@ -29,17 +28,13 @@ def write_page(sections: Sequence[Section], out: Path, *, title: str, facts: Map
 
     out = Path(out)
     paths = [out / "audit.md", out / "audit.json"]
-    try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-        for section in sections:
-            if section.draw is not None:
-                paths.append(out / "figures" / f"{section.name}.png")
-                with style():
-                    save_as(section.draw(), paths[-1], dpi=DPI)
-        _write(paths[0], page(sections, title=title, facts=facts))
-        _write(paths[1], as_json(sections, title=title, facts=facts))
-    except OSError as error:
-        raise RunError(f"{out}: cannot write the audit here ({error.strerror or error}); choose another --out") from error
+    for section in sections:
+        if section.draw is not None:
+            paths.append(out / "figures" / f"{section.name}.png")
+            with style():
+                save_as(section.draw(), paths[-1], dpi=DPI)
+    write_text(paths[0], page(sections, title=title, facts=facts))
+    write_text(paths[1], as_json(sections, title=title, facts=facts))
     return paths
 
 
@@ -100,9 +95,3 @@ def _cell(row: Mapping[str, object], name: str) -> str:
     if ends is None or not all(math.isfinite(row[e]) for e in ends):
         return number(value)
     return f"{number(value)} [{number(row[ends[0]])}, {number(row[ends[1]])}]"
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)

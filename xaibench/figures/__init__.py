@@ -7,12 +7,11 @@ and agreeing orders are in `xaibench.diagrams`. matplotlib is imported when a pi
 
 from xaibench.figures.board import board_bars
 from xaibench.figures.gallery import WIDTH, show, show_run
-from xaibench.figures.pairs import top_share
 from xaibench.figures.panels import FLOOR_DB
 from xaibench.figures.style import BLUE, DPI, GREEN, GREY, MAP, ORANGE, SPECTROGRAM, VERMILLION, Look, Picture
 from xaibench.figures.training import training_curves
 
 __all__ = [
     "BLUE", "DPI", "FLOOR_DB", "GREEN", "GREY", "MAP", "ORANGE", "SPECTROGRAM", "VERMILLION", "WIDTH", "Look", "Picture",
-    "board_bars", "show", "show_run", "top_share", "training_curves",
+    "board_bars", "show", "show_run", "training_curves",
 ]  # fmt: skip

@@ -24,17 +24,16 @@ from xaibench.errors import XaibenchError
 from xaibench.figures import style
 from xaibench.figures.pairs import (
     Recorded,
-    grid_of,
     magnitude,
     rank_accuracies,
     recorded,
     recorded_in,
     score_text,
-    spec_of,
-    top_share,
 )
 from xaibench.figures.panels import FLOOR_DB, Place, decibels, difference, labels, overlay, place_of, signed, spectrogram
 from xaibench.figures.style import BLUE, DIFFERENCE, MAP, POINTS, VERMILLION, Look, Picture
+from xaibench.run_record import read_spec
+from xaibench.top import largest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +80,7 @@ def compare_run(
     Raises RunError for a run without maps of it, XaibenchError for methods that have none, with the nearest, or a stretch
     outside the recording.
     """
-    run, name_of_truth = Path(run), spec_of(Path(run))["truth"]["name"]
+    run, name_of_truth = Path(run), read_spec(run)["truth"]["name"]
     pictures = []
     for each in recorded(run, utterance):
         scores = rank_accuracies(run, each.pair, name_of_truth) if xai else {}
@@ -94,7 +93,7 @@ def compare_run(
             }
             frames = maps.read_map(next(iter(files.values()))).values.shape[1]
             truth = maps.read_map(maps.truth_path(run, name_of_truth, frames, each.pair))
-            grid = grid_of(truth.metadata)
+            grid = maps.grid_of(truth.metadata)
             length = (frames - 1) * grid[2]
             real, fake = (magnitude(audio.fit(w, length), each.sample_rate, truth) for w in (each.bonafide, each.spoof))
             place = _cut(place_of(length, grid, scale=1000.0), seconds, each.pair)
@@ -131,7 +130,7 @@ def _of(each: Recorded, truth: str, seconds: tuple[float, float] | None) -> Comp
     facts = {"grid": f"{grid.sample_rate}/{grid.n_fft}/{grid.hop}/{grid.window}"}
     stored = maps.StoredMap(found.values[0].numpy(), facts, found.region[0].numpy(), found.valid.numpy())
     levels = [grid.stft(w)[0].abs().numpy() for w in (real, fake)]
-    place = _cut(place_of(len(each.spoof), grid_of(facts), scale=1000.0), seconds, each.pair)
+    place = _cut(place_of(len(each.spoof), maps.grid_of(facts), scale=1000.0), seconds, each.pair)
     return Compared(each.pair, *levels, stored, place, {})
 
 
@@ -191,7 +190,7 @@ def _figure(content: Compared, truth: str, look: Look) -> Figure:
     for i, (name, said) in enumerate(content.said.items()):
         here, top = axes[4 + 2 * i : 6 + 2 * i]
         signed(here, said.values, content.place)
-        region, tied = top_share(said.values, content.truth.valid, int(content.truth.region.sum()))
+        region, tied = largest(said.values, content.truth.valid, int(content.truth.region.sum()))
         spectrogram(top, content.spoof, content.place, grey=True)
         overlay(top, region & ~content.truth.region, BLUE, content.place)
         overlay(top, region & content.truth.region, VERMILLION, content.place)

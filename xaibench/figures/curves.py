@@ -12,11 +12,10 @@ are those that `xaibench run --keep-maps` kept beside the maps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import numpy as np
 
@@ -120,8 +119,10 @@ def read_curves(runs: Sequence[Path], curve: str) -> list[Curves]:
     fractions: np.ndarray | None = None
     others: set[str] = set()
     for run in map(Path, runs):
-        for (cm, route, name, pair), path in _files(run):
-            kept = maps.read_curves(path)
+        if not run.is_dir():
+            raise RunError(f"{run}: no such folder; expected the --out of `xaibench run --keep-maps`")
+        for one in maps.kept(run):
+            kept = maps.read_curves(one.path)
             others |= set(kept) - {"fractions"}
             if curve not in kept:
                 continue
@@ -130,7 +131,8 @@ def read_curves(runs: Sequence[Path], curve: str) -> list[Curves]:
                     f"{run}: curves at other fractions than the first of these; another --preset? draw each alone"
                 )
             fractions = kept["fractions"]
-            found.setdefault((cm, route), {}).setdefault(name, {}).setdefault(pair, kept[curve])
+            mine = found.setdefault((one.countermeasure, one.route), {}).setdefault(one.attributor, {})
+            mine.setdefault(maps.split_pair(one.pair), kept[curve])
     if fractions is None:
         some = f"; there are {', '.join(sorted(others))}" if others else ""
         raise RunError(
@@ -138,17 +140,6 @@ def read_curves(runs: Sequence[Path], curve: str) -> list[Curves]:
             f"{curve} keeps it (runs of before curves were kept: run again to another --out)"
         )
     return [_common(*key, fractions, by_name) for key, by_name in sorted(found.items())]
-
-
-def _files(run: Path) -> Iterable[tuple[tuple[str, str, str, tuple[str, str]], Path]]:
-    """Every map of a run: countermeasure, route, attributor and (source, vocoder), and its file."""
-    if not run.is_dir():
-        raise RunError(f"{run}: no such folder; expected the --out of `xaibench run --keep-maps`")
-    for path in sorted((run / "maps").glob(f"*/*/*/*{maps.SUFFIX}")):
-        name, route, cm = (unquote(p.name) for p in list(path.parents)[:3])
-        source, _, vocoder = path.name.removesuffix(maps.SUFFIX).rpartition("__")
-        if cm != maps.TRUTH:
-            yield (cm, route, name, (unquote(source), unquote(vocoder))), path
 
 
 def _common(

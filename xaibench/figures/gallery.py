@@ -11,10 +11,12 @@ import numpy as np
 
 from xaibench import audio, maps
 from xaibench.figures import style
-from xaibench.figures.pairs import grid_of, magnitude, rank_accuracies, recorded, score_text, spec_of, top_share
+from xaibench.figures.pairs import magnitude, rank_accuracies, recorded, score_text
 from xaibench.figures.panels import Place, labels, overlay, place_of, signed, spectrogram
 from xaibench.figures.style import BLUE, MAP, VERMILLION
 from xaibench.leaderboard.table import kind
+from xaibench.run_record import read_spec
+from xaibench.top import largest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,14 +39,14 @@ def show(run: Path, pair: str, bonafide: np.ndarray, spoof: np.ndarray, sample_r
     run, out = Path(run), Path(out)
     maps.kept_pairs(run, pair)
     kept = maps.kept_maps(run, pair)
-    name_of_truth = spec_of(run)["truth"]["name"]
+    name_of_truth = read_spec(run)["truth"]["name"]
     scores = rank_accuracies(run, pair, name_of_truth)
     paths = []
     for (countermeasure, route), files in kept.items():
         stored = {name: maps.read_map(path).values for name, path in files.items()}
         frames = next(iter(stored.values())).shape[1]
         truth = maps.read_map(maps.truth_path(run, name_of_truth, frames, pair))
-        grid = grid_of(truth.metadata)
+        grid = maps.grid_of(truth.metadata)
         length = (frames - 1) * grid[2]
         halves = [audio.fit(np.asarray(w), length) for w in (bonafide, spoof)]
         magnitudes = [magnitude(w, sample_rate, truth) for w in halves]
@@ -114,7 +116,7 @@ def _gallery(
         x = left + column * (block + gap)
         pair = at(x, y, panel, height), at(x + panel + inner, y, panel, height)
         signed(pair[0], stored[name], place)
-        region, tied = top_share(stored[name], truth.valid, int(truth.region.sum()))
+        region, tied = largest(stored[name], truth.valid, int(truth.region.sum()))
         spectrogram(pair[1], magnitudes[1], place, grey=True)
         overlay(pair[1], region & ~truth.region, BLUE, place)
         overlay(pair[1], region & truth.region, VERMILLION, place)

@@ -6,7 +6,6 @@ audio; neither is changed.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from xaibench import audio, maps
 from xaibench.errors import RunError, XaibenchError
 from xaibench.leaderboard.table import read_rows
+from xaibench.run_record import read_spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ def recorded(run: Path, utterance: str) -> Iterator[Recorded]:
     the data set cannot be opened as it was.
     """
     pairs = maps.kept_pairs(run, utterance)
-    facts = spec_of(run)
+    facts = read_spec(run)
     known = _pairs(facts["data"], facts.get("root"), facts.get("split"))
     for name in pairs:
         if name not in known[0]:
@@ -70,15 +70,12 @@ def _pairs(data: str, root: Any, split: str | None) -> tuple[dict[str, Any], Any
 
 
 def _read(name: str, known: Mapping[str, Any], corpus: Any, where: str) -> Recorded:
-    both = known[name].halves
-    if len(both) != 2:
+    if known[name].bonafide is None:
         raise RunError(
             f"{where}: {name} has no bona fide twin to draw beside it; this picture compares the halves of a pair"
         )
-    late = audio.lead(both[1])  # as the run cut them
-    bonafide, spoof = (audio.read_aligned(u, sample_rate=corpus.sample_rate)[late:] for u in both)
-    length = min(len(bonafide), len(spoof))
-    return Recorded(name, bonafide[:length], spoof[:length], corpus.sample_rate, corpus.valid_band)
+    bonafide, spoof = audio.read_halves(known[name], sample_rate=corpus.sample_rate)
+    return Recorded(name, bonafide, spoof, corpus.sample_rate, corpus.valid_band)
 
 
 def magnitude(waveform: np.ndarray, sample_rate: int, truth: maps.StoredMap) -> np.ndarray:
@@ -86,7 +83,7 @@ def magnitude(waveform: np.ndarray, sample_rate: int, truth: maps.StoredMap) -> 
 
     Raises XaibenchError for another rate, form or length.
     """
-    rate, n_fft, hop, window = grid_of(truth.metadata)
+    rate, n_fft, hop, window = maps.grid_of(truth.metadata)
     if rate != sample_rate:
         raise XaibenchError(f"waveforms at {sample_rate} Hz, maps at {rate} Hz: give the data set's own recordings")
     found = stft_magnitude(waveform, n_fft, hop, window)
@@ -110,21 +107,6 @@ def stft_magnitude(waveform: np.ndarray, n_fft: int, hop: int, window: str) -> n
     return np.abs(np.fft.rfft(frames * get_window(window, n_fft, fftbins=True), axis=1)).T
 
 
-def grid_of(metadata: Mapping[str, str]) -> tuple[int, int, int, str]:
-    """Sample rate in Hz, n_fft and hop in samples, window, of a stored map."""
-    rate, n_fft, hop, window = metadata.get("grid", "16000/512/160/hann").split("/")
-    return int(rate), int(n_fft), int(hop), window
-
-
-def spec_of(run: Path) -> Mapping[str, Any]:
-    """The run's spec, which names its data and its truth. Raises RunError."""
-    try:
-        spec = json.loads((Path(run) / "run.json").read_text(encoding="utf-8"))["spec"]
-        return {**spec, "data": spec["data"], "truth": {**spec["truth"], "name": spec["truth"]["name"]}}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{run}: not a run folder, or its run.json names no data or truth ({error!r})") from error
-
-
 def rank_accuracies(run: Path, pair: str, truth: str) -> dict[tuple[str, str, str], float]:
     """(countermeasure, route, attributor) -> rank accuracy of one pair: of frames where the map resolves time alone."""
     rows = read_rows([run])
@@ -136,21 +118,6 @@ def rank_accuracies(run: Path, pair: str, truth: str) -> dict[tuple[str, str, st
         for r in rows[rows["metric"].eq(metric)].to_dict("records"):
             found[r["countermeasure"], r["route"], r["attributor"]] = r["value"]
     return found
-
-
-def top_share(values: np.ndarray, valid: np.ndarray, count: int) -> tuple[np.ndarray, bool]:
-    """The `count` largest valid cells, among equals the first in row order, and whether a tie decided.
-
-    >>> region, tied = top_share(np.array([[1.0, 3.0], [3.0, 0.0]]), np.ones((2, 2), bool), 1)
-    >>> region.tolist(), tied
-    ([[False, True], [False, False]], True)
-    """
-    flat = np.where(valid, values, -np.inf).ravel()
-    order = np.argsort(-flat, kind="stable")
-    region = np.zeros(flat.size, dtype=bool)
-    region[order[:count]] = True
-    tied = 0 < count < flat.size and flat[order[count - 1]] == flat[order[count]]
-    return region.reshape(values.shape), bool(tied)
 
 
 def score_text(score: float, *, tied: bool = False) -> str:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xaibench.errors import RunError, XaibenchError
+from xaibench.errors import XaibenchError
+from xaibench.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,10 +171,6 @@ def _written(figure: Figure, path: Path, dpi: int, *, text: bool = False) -> Pat
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }[kind]
     rules = {"pdf.fonttype": 42, "svg.fonttype": "none" if text else "path", "svg.hashsalt": "xaibench"}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context(rules):
-            figure.savefig(path, dpi=dpi, metadata=nothing, format=kind)
-    except OSError as error:
-        raise RunError(f"{path}: cannot write the figure here ({error.strerror}); choose another --out") from error
+    with whole(path) as scratch, matplotlib.rc_context(rules):
+        figure.savefig(scratch, dpi=dpi, metadata=nothing, format=kind)
     return path

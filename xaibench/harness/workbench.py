@@ -229,18 +229,8 @@ class Workbench:
             return None, staged(np.stack([audio.fit(x, n_samples) for x in alone]), self.device)
         halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for pair in chosen:
-            real = audio.read_aligned(pair.bonafide, sample_rate=self.corpus.sample_rate)
-            fake = audio.read_aligned(pair.spoof, sample_rate=self.corpus.sample_rate)
-            if pair.spoof.n_samples:  # the manifest says what the twins share
-                real = real[: pair.spoof.n_samples + audio.lead(pair.spoof)]
-            real, fake = (half[audio.lead(pair.spoof) :] for half in (real, fake))
-            if len(real) != len(fake):
-                raise AudioError(
-                    f"{pair.spoof.path}: {len(fake)} samples, its bona fide twin {pair.bonafide.path} has {len(real)}; "
-                    f"twins must be aligned and of equal length (vocoders often pad the end: cut it)"
-                )
-            halves[0].append(audio.fit(real, n_samples))
-            halves[1].append(audio.fit(fake, n_samples))
+            for half, samples in zip(halves, audio.read_halves(pair, sample_rate=self.corpus.sample_rate), strict=True):
+                half.append(audio.fit(samples, n_samples))
         real, fake = (staged(np.stack(half), self.device) for half in halves)
         return real, fake
 

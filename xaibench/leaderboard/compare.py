@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -41,6 +40,7 @@ from xaibench.comparisons import (
     signed_rank,
 )
 from xaibench.errors import PluginError, RunError, XaibenchError
+from xaibench.files import write_text
 from xaibench.leaderboard.render import number, short, with_interval
 from xaibench.leaderboard.table import ALIGNMENT, FAITHFULNESS, SECTION, TEMPORAL, kind, metric_facts, read_rows
 from xaibench.leaderboard.writing import csv_text, escape, plain, table_line
@@ -649,16 +649,7 @@ def write(report: Report, out: Path) -> list[Path]:
     out = Path(out)
     texts = {"compare.md": markdown(report), "compare.csv": as_csv(report), "compare.json": as_json(report)}
     texts |= {f"agreement-{o.name}.csv": o.frame().to_csv(index=False, lineterminator="\n") for o in report.orders}
-    paths = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in texts.items():
-            scratch = out / f".{name}.tmp"
-            scratch.write_text(content, encoding="utf-8")
-            os.replace(scratch, out / name)
-            paths.append(out / name)
-    except OSError as error:
-        raise RunError(f"{out}: cannot write here ({error.strerror}); choose another --out") from error
+    paths = [write_text(out / name, content) for name, content in texts.items()]
     varying = [k for k in KEY if len({c.facts[k] for c in report.comparisons}) > 1]
     for c in report.comparisons:
         if c.friedman is not None:

@@ -8,11 +8,9 @@ spoofed utterances count. No torch here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -21,6 +19,7 @@ from xaibench import audio, maps, registry, segments
 from xaibench.errors import RunError
 from xaibench.metrics.rcq import CATEGORIES, heat, rcq, read_vad, vad_frames
 from xaibench.protocols import Corpus
+from xaibench.run_record import read_spec
 from xaibench.types import Utterance
 
 COLUMNS = ("countermeasure", "route", "attributor", "utterances", *CATEGORIES)
@@ -36,7 +35,7 @@ def rcq_of_run(run: Path, *, vad: Path | None = None) -> pd.DataFrame:
     and no vad; ManifestError and AudioError for labels and recordings that cannot be read.
     """
     run = Path(run)
-    spec = _spec(run)
+    spec = read_spec(run, needs=("data", "grid"))
     corpus = registry.open_corpus(spec["data"], spec.get("root"))
     spoofed = {(u.source, u.vocoder): u for u in corpus.utterances if _partial(u)}
     if not spoofed:
@@ -45,15 +44,17 @@ def rcq_of_run(run: Path, *, vad: Path | None = None) -> pd.DataFrame:
     grid = spec["grid"]
     known: dict[tuple[str, str, int], dict[str, np.ndarray]] = {}
     rows = []
-    folders = {path.parent for path in (run / "maps").glob(f"*/*/*/*{maps.SUFFIX}")}
-    for folder in sorted(f for f in folders if f.parents[1].name != maps.TRUTH):
+    methods: dict[tuple[str, str, str], list[maps.Kept]] = {}
+    for one in maps.kept(run):
+        methods.setdefault((one.countermeasure, one.route, one.attributor), []).append(one)
+    for names, files in methods.items():
         heats, frames = [], []
-        for path in sorted(folder.glob(f"*{maps.SUFFIX}")):
-            source, vocoder = (unquote(part) for part in path.name.removesuffix(maps.SUFFIX).rsplit("__", 1))
+        for one in files:
+            source, vocoder = maps.split_pair(one.pair)
             utterance = spoofed.get((source, vocoder))
             if utterance is None:
                 continue
-            values = maps.read_map(path).values
+            values = maps.read_map(one.path).values
             h = heat(values[_band(len(values), corpus, grid)].sum(0, dtype=np.float64))
             key = (source, vocoder, len(h))
             if key not in known:
@@ -61,7 +62,6 @@ def rcq_of_run(run: Path, *, vad: Path | None = None) -> pd.DataFrame:
             heats.append(h)
             frames.append(known[key])
         if heats:
-            names = [unquote(part) for part in folder.relative_to(run / "maps").parts]
             rows.append([*names, len(heats), *rcq(heats, frames).values()])
     if not rows:
         raise RunError(f"{run}: no map of a partially spoofed utterance was kept; run again with --keep-maps")
@@ -70,18 +70,6 @@ def rcq_of_run(run: Path, *, vad: Path | None = None) -> pd.DataFrame:
 
 def _partial(utterance: Utterance) -> bool:
     return any(label == segments.SPOOF for *_, label in utterance.segments)
-
-
-def _spec(run: Path) -> Mapping[str, Any]:
-    path = run / "run.json"
-    if not path.is_file():
-        raise RunError(f"{run}: not a run folder (it has no run.json); expected the --out of `xaibench run --keep-maps`")
-    try:
-        spec = json.loads(path.read_text(encoding="utf-8"))["spec"]
-        _ = spec["data"], spec["grid"]["hop"], spec["grid"]["n_fft"], spec["grid"]["sample_rate"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: damaged ({type(error).__name__}: {error}); run again with the same --out") from error
-    return spec
 
 
 def _band(bins: int, corpus: Corpus, grid: Mapping[str, Any]) -> np.ndarray:

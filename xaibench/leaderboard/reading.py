@@ -7,7 +7,6 @@ No torch is imported here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pandas as pd
 
 from xaibench.errors import RunError
 from xaibench.harness.results import TEXT, keys, read_files
+from xaibench.run_record import read_record
 from xaibench.types import STATUSES
 
 SECTION = ("dataset", "truth", "countermeasure", "route")
@@ -38,7 +38,7 @@ def read_rows(runs: Sequence[Path], *, encoded: bool = False) -> pd.DataFrame:
     """
     if not runs:
         raise RunError("no run folder given; `xaibench run --out FOLDER` makes one")
-    records = {Path(run): _record(Path(run)) for run in runs}
+    records = {Path(run): read_record(run) for run in runs}
     _check_identities(records)
     files = {run: sorted((run / "rows").rglob("*.parquet")) for run in records}
     for run, found in files.items():
@@ -62,20 +62,6 @@ def encode(rows: pd.DataFrame) -> pd.DataFrame:
         elif not column.cat.categories.is_monotonic_increasing:
             new[name] = column.cat.reorder_categories(column.cat.categories.sort_values())
     return rows.assign(**new) if new else rows
-
-
-def _record(run: Path) -> Mapping[str, Any]:
-    path = run / "run.json"
-    if not path.is_file():
-        hint = "no such folder" if not run.is_dir() else "it has no run.json"
-        raise RunError(f"{run}: not a run folder ({hint}); expected the --out of `xaibench run`")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: damaged ({error}); run again with the same --out to have it made again") from error
-    if not isinstance(record, dict):
-        raise RunError(f"{path}: expected an object, got {type(record).__name__}; is it another program's file?")
-    return record
 
 
 def _identity(record: Mapping[str, Any]) -> dict[str, Any]:

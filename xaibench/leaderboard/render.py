@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xaibench import registry
-from xaibench.errors import RunError, XaibenchError
+from xaibench.errors import XaibenchError
+from xaibench.files import write_text
 from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import EER_LIMIT, verdict
 from xaibench.leaderboard.writing import csv_text, escape, plain, table_line
@@ -184,21 +184,13 @@ def write(board: pd.DataFrame, out: Path, formats: Sequence[str] = ("csv", "json
         if name not in (*FORMATS, PICTURE):
             raise XaibenchError(registry.unknown("format", name, [*FORMATS, PICTURE]))
     out, paths = Path(out), []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(formats):
-            if name == PICTURE:
-                from xaibench.figures import board_bars  # matplotlib only when a picture is asked for
+    for name in dict.fromkeys(formats):
+        if name == PICTURE:
+            from xaibench.figures import board_bars  # matplotlib only when a picture is asked for
 
-                paths += board_bars(board, out)
-                continue
-            path = out / f"leaderboard.{name}"
-            scratch = path.with_name(f".{path.name}.tmp")
-            scratch.write_text(FORMATS[name](board), encoding="utf-8")
-            os.replace(scratch, path)
-            paths.append(path)
-    except OSError as error:
-        raise RunError(f"{out}: cannot write the board here ({error.strerror}); choose another --out") from error
+            paths += board_bars(board, out)
+            continue
+        paths.append(write_text(out / f"leaderboard.{name}", FORMATS[name](board)))
     return paths
 
 

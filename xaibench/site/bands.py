@@ -125,5 +125,5 @@ def _by_band(weights: np.ndarray, place: np.ndarray, count: int) -> np.ndarray:
 
 def _bin(metadata: Mapping[str, str]) -> float:
     """Hz from one frequency bin to the next."""
-    rate, n_fft, *_ = metadata.get("grid", "16000/512/160/hann").split("/")
-    return int(rate) / int(n_fft)
+    rate, n_fft, _, _ = maps.grid_of(metadata)
+    return rate / n_fft

@@ -13,7 +13,6 @@ digits, as those after them change with the number of threads that add them up. 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xaibench.errors import RunError
+from xaibench.files import whole
 from xaibench.leaderboard.reading import CELL
 from xaibench.leaderboard.render import BLOCKS, FORMATS, WITH_INTERVAL, number, percent
 from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
@@ -189,15 +188,9 @@ def _plain(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:
     """A parquet file, whole or not at all. Raises RunError where it cannot be written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata()
     for i, field in enumerate(arrow.schema):  # categories are a way of reading, not of keeping
         if pa.types.is_dictionary(field.type):
             arrow = arrow.set_column(i, field.name, arrow.column(i).cast(pa.string()))
-    try:
+    with whole(path) as scratch:
         pq.write_table(arrow, scratch, compression="zstd")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-    finally:
-        scratch.unlink(missing_ok=True)

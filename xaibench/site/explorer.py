@@ -13,7 +13,6 @@ A *section* is one data set x truth x countermeasure x route, as on the board.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import warnings
@@ -22,14 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 
 from xaibench import audio, manifest, maps, registry
 from xaibench.errors import RunError, XaibenchError
+from xaibench.files import write_bytes
 from xaibench.leaderboard.table import SECTION, kind, metric_facts, read_rows, unknown_metrics
+from xaibench.run_record import read_record
 from xaibench.site import levels, shell
 from xaibench.types import Pair
 
@@ -79,15 +79,17 @@ class _Recordings:
         rate, pairs, why = self._open(record)
         if why or pair not in pairs:
             return {}, rate, why or NO_AUDIO
-        halves = pairs[pair].halves
         try:
-            late = audio.lead(halves[-1])  # as the run cut them
-            heard = [audio.fit(audio.read_aligned(u, sample_rate=rate)[late:], n_samples) for u in halves]
+            heard = [audio.fit(half, n_samples) for half in audio.read_halves(pairs[pair], sample_rate=rate)]
         except XaibenchError as error:
             warnings.warn(f"{pair}: no sound in the explorer ({error})", stacklevel=2)
             return {}, rate, NO_AUDIO
-        names = ("real", "fake") if len(halves) == 2 else ("fake",)
-        return {n: flac(x, rate) for n, x in zip(names, heard, strict=True)}, rate, "" if len(halves) == 2 else NO_TWIN
+        names = ("real", "fake") if len(heard) == 2 else ("fake",)
+        return (
+            {n: audio.encoded(x, sample_rate=rate, effort=1.0) for n, x in zip(names, heard, strict=True)},
+            rate,
+            "" if len(heard) == 2 else NO_TWIN,
+        )
 
     def _open(self, record: Mapping[str, Any]) -> tuple[int, dict[str, Pair], str]:
         spec = record.get("spec", {})
@@ -146,24 +148,10 @@ def write(
     return [*pages, *written, *shell.copy_assets(out, ASSETS)]
 
 
-def flac(samples: np.ndarray, rate: int) -> bytes:
-    """`(N,)` floats as a FLAC file of 16 bit, rounded as `audio.write` does.
-
-    >>> flac(np.zeros(800, np.float32), 8000)[:4]
-    b'fLaC'
-    """
-    import soundfile
-
-    integers = np.clip(np.rint(np.asarray(samples, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
-    file = io.BytesIO()
-    soundfile.write(file, integers, rate, format="FLAC", subtype="PCM_16", compression_level=1.0)
-    return file.getvalue()
-
-
 def _sections(runs: Sequence[Path], rows: pd.DataFrame) -> Iterator[_Section]:
     """The sections of a table, with the maps that were kept in any of the runs."""
     rows = rows[~rows["metric"].isin(unknown_metrics(rows))]
-    records = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs]
+    records = [read_record(run) for run in runs]
     kept = [_kept(run) for run in runs]
     for key, part in rows.groupby(list(SECTION), sort=True, observed=True):
         facts = dict(zip(SECTION, map(str, key), strict=True))
@@ -184,11 +172,8 @@ def _sections(runs: Sequence[Path], rows: pd.DataFrame) -> Iterator[_Section]:
 def _kept(run: Path) -> dict[tuple[str, str], dict[str, dict[str, Path]]]:
     """Every map of a run: (countermeasure, route) -> pair -> method -> file."""
     found: dict[tuple[str, str], dict[str, dict[str, Path]]] = {}
-    for path in sorted((run / "maps").glob(f"*/*/*/*{maps.SUFFIX}")):
-        method, route, countermeasure = (unquote(p.name) for p in list(path.parents)[:3])
-        if countermeasure != maps.TRUTH:
-            pair = "/".join(unquote(part) for part in path.name.removesuffix(maps.SUFFIX).rsplit("__", 1))
-            found.setdefault((countermeasure, route), {}).setdefault(pair, {})[method] = path
+    for one in maps.kept(run):
+        found.setdefault((one.countermeasure, one.route), {}).setdefault(one.pair, {})[one.attributor] = one.path
     return found
 
 
@@ -236,7 +221,7 @@ def _pair(
 
     names = list(section.pairs[pair])
     found = dict(zip(names, pool.map(one, names), strict=True))
-    rate, n_fft, hop, window = _grid(truth.metadata)
+    rate, n_fft, hop, window = maps.grid_of(truth.metadata)
     samples = _samples(section, pair, valid.shape[1], hop)
     halves, heard, note = recordings.read(section.records[pair], pair, samples)
     if heard and heard != rate:
@@ -334,11 +319,6 @@ def _samples(section: _Section, pair: str, frames: int, hop: int) -> int:
     return said if isinstance(said, int) and said // hop + 1 == frames else (frames - 1) * hop
 
 
-def _grid(metadata: Mapping[str, str]) -> tuple[int, int, int, str]:
-    rate, n_fft, hop, window = metadata.get("grid", "16000/512/160/hann").split("/")
-    return int(rate), int(n_fft), int(hop), window
-
-
 def _short(numbers: Any) -> list[float]:
     """Four significant digits: more cannot be told apart on a screen."""
     return [float(f"{float(x):.4g}") for x in numbers]
@@ -346,13 +326,4 @@ def _short(numbers: Any) -> list[float]:
 
 def _write_wide(path: Path, text: str) -> Path:
     """Write a script in UTF-16 with a byte-order mark, whole or not at all. Raises RunError where it cannot be written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(("\ufeff" + text).encode("utf-16-le", "replace"))
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
+    return write_bytes(path, ("\ufeff" + text).encode("utf-16-le", "replace"))

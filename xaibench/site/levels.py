@@ -34,7 +34,7 @@ class Levels:
     """A map in levels. codes: `(F, T)` uint8. means: `(L,)`, of a level's valid cells. stops: for every count asked for, the
     level from which cells are no longer among the largest. tied: whether equal cells stand on both sides of that cut.
     limit: the value at the end of the colour scale. flat: whether all valid cells are equal, so that there is no top share
-    (`xaibench.listen.top_mask`).
+    (`xaibench.top.top_mask`).
     """
 
     codes: np.ndarray

@@ -7,8 +7,6 @@ grey speech: vermillion the truth's cells, green those a method found, blue thos
 from __future__ import annotations
 
 import io
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +15,13 @@ import numpy as np
 
 from xaibench import audio, maps
 from xaibench.errors import RunError
+from xaibench.files import write_bytes
 from xaibench.leaderboard.render import number
 from xaibench.leaderboard.table import metric_facts
-from xaibench.site.bands import kept_map, top_weights, truths
+from xaibench.run_record import read_spec
+from xaibench.site.bands import kept_map, truths
 from xaibench.site.source import section
+from xaibench.top import largest
 
 if TYPE_CHECKING:
     from xaibench.site.content import Board
@@ -108,8 +109,7 @@ def _draw(board: Board, run: Path, out: Path, found: _Choice) -> Example:
     pair, good, bad = found.pair, found.good, found.bad
     stored = {n: maps.read_map(maps.map_path(run, board.countermeasure, board.route, n, pair)).values for n in (good, bad)}
     truth = maps.read_map(maps.truth_path(run, board.truth, stored[good].shape[1], pair))
-    rate, n_fft, hop, window = truth.metadata.get("grid", "16000/512/160/hann").split("/")
-    rate, n_fft, hop = int(rate), int(n_fft), int(hop)
+    rate, n_fft, hop, window = maps.grid_of(truth.metadata)
     length = (truth.values.shape[1] - 1) * hop
     real, fake = (_level(audio.fit(w, length), n_fft, hop, window) for w in _halves(run, pair))
     count = int(truth.region.sum())
@@ -117,7 +117,7 @@ def _draw(board: Board, run: Path, out: Path, found: _Choice) -> Example:
         "real": _colours(real), "fake": _colours(fake), "truth": _over(fake, [(truth.region, TRUTH)]),
     }  # fmt: skip
     for name, values in (("good", stored[good]), ("bad", stored[bad])):
-        top = top_weights(values, truth.valid, count) >= 0.5
+        top = largest(values, truth.valid, count)[0]
         pictures[name] = _over(fake, [(top & ~truth.region, MISS), (top & truth.region, HIT)])
     source_name, vocoder = maps.split_pair(pair)
     texts = {
@@ -156,14 +156,12 @@ def _halves(run: Path, pair: str) -> list[np.ndarray]:
     """The waveforms `(N,)` of a pair, bona fide first, as the run cut them."""
     from xaibench import manifest, registry
 
-    spec = json.loads((run / "run.json").read_text(encoding="utf-8"))["spec"]
+    spec = read_spec(run)
     corpus = registry.open_corpus(spec["data"], spec.get("root"))
     known = {p.id: p for p in manifest.pairs(corpus, split=spec.get("split"))}
     if pair not in known or len(known[pair].halves) != 2:
         raise RunError(f"{spec['data']} does not hold both halves of {pair}; another version of the data set?")
-    halves = known[pair].halves
-    late = audio.lead(halves[1])
-    return [np.asarray(audio.read_aligned(u, sample_rate=corpus.sample_rate)[late:], dtype=np.float64) for u in halves]
+    return list(audio.read_halves(known[pair], sample_rate=corpus.sample_rate))
 
 
 def _level(waveform: np.ndarray, n_fft: int, hop: int, window: str) -> np.ndarray:
@@ -199,12 +197,5 @@ def _save(out: Path, name: str, picture: np.ndarray) -> str:
 
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture[::-1])).quantize(128).save(buffer, "PNG", optimize=True)
-    path = Path(out) / name
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(buffer.getvalue())
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+    write_bytes(Path(out) / name, buffer.getvalue())
     return name

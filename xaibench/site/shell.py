@@ -11,15 +11,14 @@ import base64
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xaibench.errors import RunError, XaibenchError
+from xaibench.errors import XaibenchError
+from xaibench.files import write_text as write
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -53,22 +52,6 @@ def render(template: str, *, root: str = "", inline: bool = False, **content: ob
         raise XaibenchError(f"{error.name}: no such template in {TEMPLATES.name}/") from error
     except UndefinedError as error:
         raise XaibenchError(f"{template}: {error.message}; the page was not given all it shows") from error
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a page or a script whole or not at all. Raises RunError where it cannot be written."""
-    path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair is no character
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-    finally:
-        with suppress(OSError):  # it is gone, or could never be there: nothing is left to remove
-            scratch.unlink()
-    return path
 
 
 def copy_assets(site: Path, names: Sequence[str] = ()) -> list[Path]:

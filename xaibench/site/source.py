@@ -5,7 +5,6 @@ The board is read as `xaibench leaderboard` prints it (`leaderboard.table.board`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xaibench.errors import RunError
 from xaibench.leaderboard import table
+from xaibench.run_record import read_record
 from xaibench.site import content
 
 EXPLORER = ("Explorer", "explorer.html")  # its place in the navigation, where maps were kept
@@ -49,7 +48,7 @@ def read(runs: Sequence[Path], *, cluster: str = "utterance", explorer: bool = T
     computed = known.loc[known["status"].eq("ok"), "metric"].unique() if known["status"].eq("ok").any() else ()
     every = sorted({*map(str, computed), *table.metrics_of(usual)})
     full = table.board(known, metrics=every, cluster=cluster)
-    records = tuple(_json(run / "run.json") for run in runs)
+    records = tuple(read_record(run) for run in runs)
     prints = {key: content.fingerprint(part["fingerprint"].dropna().astype(str).unique())
               for key, part in known.groupby(list(table.SECTION), sort=True, observed=True)}  # fmt: skip
     boards = content.boards(usual, full, prints, records, dates=[_day(run, r) for run, r in zip(runs, records, strict=True)])
@@ -67,13 +66,6 @@ def section(source: Source, board: content.Board) -> pd.DataFrame:
     for column in table.SECTION:
         keep &= source.rows[column].eq(getattr(board, column)).to_numpy()
     return source.rows[keep]
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); run again with the same --out") from error
 
 
 def _day(run: Path, record: Mapping[str, Any]) -> str:
