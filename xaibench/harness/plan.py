@@ -116,6 +116,7 @@ def source_hash(package: str) -> str:
         "missing.py", "excerpts.py", "augment.py", "rawboost.py", "evaluation.py", "detection_table.py", "scorefile.py",
         "det.py", "datasets", "recipe.py", "audit", "comparisons.py", "agreement.py", "diagrams.py",
         "tasks.py", "cluster.py", "worker.py", "sizes.py", "prefetch.py", "described.py",
+        "files.py", "run_record.py",
     }  # fmt: skip
     digest = hashlib.sha256()
     root = Path(next(iter(spec.submodule_search_locations)))
