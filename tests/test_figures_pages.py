@@ -12,6 +12,7 @@ from xaibench import comparisons, diagrams, maps, registry
 from xaibench.errors import RunError, XaibenchError
 from xaibench.figures import board as bars
 from xaibench.figures import comparison, curves, style
+from xaibench.figures.panels import place_of
 from xaibench.figures.style import DOUBLE, LINES, SINGLE, Look
 from xaibench.leaderboard import table
 from xaibench.protocols import Dataset
@@ -100,6 +101,15 @@ def test_the_difference_is_the_smoothed_signed_one_of_eq_2(data, drawn, tmp_path
     magnitude = rng.random((9, 14))
     expected = smooth(torch.from_numpy(magnitude)[None])[0].numpy()
     np.testing.assert_allclose(comparison._smooth(magnitude), expected, atol=1e-12)
+
+
+def test_what_the_vocoder_added_is_positive():
+    level = np.ones((33, 20))
+    stored = maps.StoredMap(level, {}, region=level > 2, valid=level > 0)
+    content = comparison.Compared("u/world", level, 2 * level, stored, place_of(20 * 32, (8_000, 64, 32, "hann")), {})
+    with style.style():
+        figure = comparison._figure(content, "eq2", look())
+    np.testing.assert_allclose(figure.axes[2].get_images()[0].get_array(), 20 * np.log10(2))
 
 
 def test_without_a_run_the_truth_is_computed(data, drawn, tmp_path):
@@ -203,6 +213,13 @@ def test_curves_are_means_with_clustered_bands(run, drawn, tmp_path, width, size
     expected = cluster_bootstrap(found.values["lime"][:, 2], [source for source, _ in found.pairs])
     assert (drawn_line.mean[2], drawn_line.low[2], drawn_line.high[2]) == pytest.approx(tuple(expected))
     assert "12 pairs of 6 utterances" in picture.caption and "clustered by source" in picture.caption
+
+
+@pytest.mark.parametrize("direction", curves.DIRECTIONS)
+def test_the_best_curve_falls_or_rises_first(run, direction):
+    (found,) = curves.read_curves([run], f"{direction}-twin")
+    order, _ = curves._chosen(found, ["saliency", "grad-cam", "lime"], direction, "twin")
+    assert [name for name in order if name in ("saliency", "grad-cam", "lime")] == ["grad-cam", "lime", "saliency"]
 
 
 def test_floors_are_dashed_ceilings_dotted_methods_solid(run, drawn, tmp_path):

@@ -122,15 +122,16 @@ def json_text(value: object) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number for people; a dash for the unknown.
 
-    >>> number(0.2134), number(float("nan")), number(None), number(1234.5)
-    ('0.213', '–', '–', '1230')
+    >>> number(0.2134), number(float("nan")), number(None), number(1234.5), number(-0.0003, 2)
+    ('0.213', '–', '–', '1230', '0.00')
     """
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0:
         return "0"
-    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
-    return f"{round(value, digits - 1 - math.floor(math.log10(abs(value)))):.{min(places, digits)}f}"
+    kept = digits - 1 - math.floor(math.log10(abs(value)))  # decimal places of so many digits; negative: tens, hundreds
+    text = f"{round(value, kept):.{min(max(kept, 0), digits)}f}"
+    return text if float(text) else text.lstrip("-")  # what rounds to nothing has no sign
 
 
 @cache
