@@ -317,6 +317,21 @@ def test_what_has_no_answer_says_why(toy):
         xaibench.attribute(cm, "oracle", data[0], route="nativ")
 
 
+def test_weights_that_are_trained_on_have_maps_of_their_own(toy, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    cm, data = toy
+    place = tmp_path / "mine.safetensors"
+    maps = []
+    for factor in (1.0, 3.0):
+        save_file({k: factor * v for k, v in load_file(cm.checkpoint).items()}, place)
+        shutil.copy(Path(cm.checkpoint).with_suffix(".json"), place.with_suffix(".json"))
+        trained = xaibench.countermeasure("toy", checkpoint=str(place), device="cpu")
+        maps.append(xaibench.attribute(trained, "toy-gradient", data[0]).values)
+    parts._bench.cache_clear()
+    assert not np.allclose(*maps) and (xaibench.attribute(trained, "toy-gradient", data[0]).values == maps[1]).all()
+
+
 def test_a_coarse_map_comes_to_the_grid(toy):
     cm, data = toy
     coarse = xaibench.attribute(cm, "toy-coarse", data[0])

@@ -112,6 +112,11 @@ def test_what_the_vocoder_added_is_positive():
     np.testing.assert_allclose(figure.axes[2].get_images()[0].get_array(), 20 * np.log10(2))
 
 
+def test_a_cell_stands_half_a_hop_and_half_a_bin_about_its_centre():
+    how = place_of(640, (8_000, 64, 32, "hann"), scale=1000.0).how((33, 21))
+    assert how["extent"] == pytest.approx((-0.002, 20.5 * 0.004, -0.0625, 32.5 * 0.125)) and how["origin"] == "lower"
+
+
 def test_without_a_run_the_truth_is_computed(data, drawn, tmp_path):
     pictures = comparison.compare_data("toy", "u0", tmp_path, look=look(SINGLE))
     assert [p.paths[0].name for p in pictures] == ["comparison__u0__griffinlim__eq2.png", "comparison__u0__world__eq2.png"]

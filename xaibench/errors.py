@@ -35,3 +35,7 @@ class Undefined(XaibenchError):
 
 class RunError(XaibenchError):
     """A run directory cannot be used or continued."""
+
+
+class XaibenchWarning(UserWarning):
+    """What a user should know of a result that stands all the same; the command line prints it as a note."""

@@ -155,14 +155,16 @@ def listen(run: Path, utterance: str, out: Path, *, wanted: Wanted | None = None
     spec = spec_of(record, run, needs=("data", "truth", "grid"))
     corpus = registry.open_corpus(spec["data"], spec.get("root"))
     known = {pair.id: pair for pair in manifest.pairs(corpus, split=spec.get("split"))}
-    sections = []
+    sections, loaded = [], {}
     for name in pairs:
         if name not in known:
             raise RunError(f"{run}: maps of {name}, which {spec['data']} does not hold; another version of the data set?")
         halves = audio.read_halves(known[name], sample_rate=corpus.sample_rate)
         for (countermeasure, route), files in maps.kept_maps(run, name).items():
             chosen = _chosen(files, wanted.methods, f"{run}: {name}, {countermeasure}, {route} route")
-            cm = _countermeasure(record, countermeasure, wanted.device) if wanted.score else None
+            if wanted.score and countermeasure not in loaded:
+                loaded[countermeasure] = _countermeasure(record, countermeasure, wanted.device)
+            cm = loaded.get(countermeasure)
             truth = _truth(run, spec["truth"]["name"], name, chosen)
             section = Section(name, countermeasure, route, [])
             _Desk(section, out, wanted, cm, corpus.sample_rate).work(halves, chosen, truth, grid=Grid(**spec["grid"]))

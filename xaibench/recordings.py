@@ -319,7 +319,7 @@ def _frames(container, stream, excerpt: Excerpt) -> tuple[np.ndarray, bool]:
 
     rate = stream.rate
     first, longest = round(excerpt.start * rate), round(excerpt.longest * rate) + rate
-    last = round(excerpt.end * rate) if excerpt.end is not None else first + longest
+    last = min(round(excerpt.end * rate) if excerpt.end is not None else first + longest, first + longest)
     resampler = av.AudioResampler(format="fltp")
     blocks, at, broken = [], 0, False
     try:
@@ -343,7 +343,8 @@ def _by_ffmpeg(path: Path, excerpt: Excerpt) -> _Decoded:
     program = shutil.which("ffmpeg")
     if program is None:
         raise _NotHere
-    last = excerpt.start + excerpt.longest + 1 if excerpt.end is None else excerpt.end
+    last = excerpt.start + excerpt.longest + 1
+    last = last if excerpt.end is None else min(excerpt.end, last)
     command = [
         program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-format_whitelist", _MEDIA,
         "-i", f"file:{os.path.abspath(path)}", "-map", "0:a:0", "-to", f"{last:.6f}",

@@ -313,3 +313,20 @@ def test_a_part_of_it_alone(planted):
     assert found.repeats == 2 and len(found.windows) == 1
     assert np.isclose(found.recording.seconds, end - start + 0.4, atol=1e-3)
     assert first.start < 0.2 + (end - start) and first.end > 0.2
+
+
+def test_a_method_that_has_nothing_to_say_of_any_window_has_no_map(toy, monkeypatch):
+    from xaibench.analysis import recording
+    from xaibench.errors import Undefined
+
+    before, asked = recording.cell.explain, []
+
+    def explain_(bench, prepared, method):
+        asked.append(method)
+        if method == "toy-zero" or (method == "toy-deaf" and len(asked) % 2):
+            raise Undefined(f"{method} says nothing")
+        return before(bench, prepared, method)
+
+    monkeypatch.setattr(recording.cell, "explain", explain_)
+    found = toy("toy-gradient,toy-zero", sounds=False)
+    assert set(found.maps) == {"toy-gradient"} and found.failures == {"toy-zero": "toy-zero says nothing"}

@@ -93,6 +93,19 @@ def test_a_breakdown_is_the_mean_of_its_rows(source, board, by):
         assert line == pytest.approx([expected[name, column] for column in chart.header[1:]])
 
 
+def test_a_breakdown_says_where_methods_do_best_and_nothing_of_them_without_any(source, board, tmp_path):
+    rows = section(source, board)
+    means = rows[rows["status"].eq("ok") & rows["metric"].eq("rank-accuracy")].astype({"vocoder": str, "attributor": str})
+    names = {line.name for line in board.methods}
+    means = means[means["attributor"].isin(names)].groupby("vocoder")["value"].mean()
+    told = charts.breakdown(board, rows, "rank-accuracy", "vocoder").alt
+    assert f"score best on {means.idxmax()}, worst on {means.idxmin()}." in told
+    controls = fake_run.rows({n: v for n, v in fake_run.SCORES.items() if n in ("random", "inverse-energy", "oracle")})
+    alone = read([fake_run.write_run(tmp_path / "run", controls)])
+    told = charts.breakdown(alone.boards[0], section(alone, alone.boards[0]), "rank-accuracy", "vocoder").alt
+    assert told.startswith("Scores of 2 rows") and "best" not in told
+
+
 def test_one_vocoder_is_no_breakdown(source, board):
     rows = section(source, board)
     assert charts.breakdown(board, rows[rows["vocoder"].eq("world")], "rank-accuracy", "vocoder") is None

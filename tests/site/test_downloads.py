@@ -116,6 +116,8 @@ def test_the_table_has_blocks_and_the_best_method_in_bold(plain):
     lines = {line.split(" & ")[0]: line for line in text.splitlines() if " & " in line}
     bold = {name.partition("\\xaibenchcite")[0]: line.count("\\textbf") for name, line in lines.items()}
     # rank-accuracy and its skill are grad-cam's, drop-twin and its skill saliency's; the oracle is better and not in bold
+    (best,) = (line for name, line in lines.items() if name.startswith("grad-cam"))
+    assert "\\textbf{.401}" in best and " .298 " in best
     assert bold == {"": 0, "oracle": 0, "grad-cam": 2, "saliency": 2, "lime": 0, "inverse-energy": 0, "random": 0}
     assert "\\xaibenchcite{selvaraju2017gradcam}" in lines[next(n for n in lines if n.startswith("grad-cam"))]
     assert "rank-accuracy $\\uparrow$" in text and "\\label{tab:xaibench-lcnn-native-eq2-toy}" in text

@@ -65,3 +65,9 @@ def test_the_other_process_answers_whatever_a_plugin_prints(monkeypatch):
     assert installed._ask("attributors", ["random"]) == {"attributors/random": {"problem": "x"}}
     done.stdout = "died"
     assert installed._ask("attributors", ["random"]) == {}
+
+
+@pytest.mark.parametrize("said", [{"paper": "Me 2026"}, {"paper": None, "needs": None, "options": None, "flags": "x"}])
+def test_a_record_of_another_version_or_by_hand_is_read_as_far_as_it_goes(said):
+    found = installed.facts("attributors", ["gone"], [{"plugins": {"attributors/gone": said}}])["gone"]
+    assert found.paper == (said["paper"] or "") and not found.problem and found.options == {}

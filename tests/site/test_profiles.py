@@ -341,3 +341,14 @@ def test_only_what_the_explorer_shows_is_linked(tmp_path):
         assert ("See and hear its maps" in text) == linked
         found = set(re.findall(r"&amp;u=([^&]+)&amp;", text))
         assert found <= {"u0%2Fworld"} if shown else found
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.1, 0.2, "exceeds random"), (-0.2, -0.1, "falls short of random"), (-0.1, 0.2, "is not told apart from random"),
+     (np.nan, np.nan, "")],
+)  # fmt: skip
+def test_a_control_is_exceeded_where_the_whole_interval_lies_above_it(low, high, words):
+    row = {"kind": "method", "m_margin_low": low, "m_margin_high": high, "m_floor": "random"}
+    assert profiles.against(row, "m") == words
+    assert profiles.against({**row, "kind": "floor"}, "m") == ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xaibench.analysis.speech import runs
 from xaibench.figures.panels import Place as Panel
 from xaibench.figures.panels import labels, overlay, place_of, signed, spectrogram
 from xaibench.figures.style import BLUE, GREY, PALE, VERMILLION, new_figure, quiet, style
@@ -76,9 +77,7 @@ def _over_time(axes: Any, found: Explanation, name: str) -> None:
     axes.fill_between(centres, 0, seen.h, color=VERMILLION, alpha=0.85, linewidth=0, step="mid")
     for threshold in seen.segments:
         axes.axhline(threshold, color=GREY, linewidth=0.7, linestyle=":")
-    speech = np.concatenate([[False], seen.speech, [False]])
-    bounds = np.flatnonzero(np.diff(speech.astype(int)))
-    for first, last in zip(bounds[::2], bounds[1::2], strict=True):
+    for first, last in runs(seen.speech):
         axes.plot(seen.edges[[first, last]], [-0.12, -0.12], color=BLUE, linewidth=3.5, solid_capstyle="butt")
     axes.set(ylim=(-0.25, 1.05), ylabel="over time", yticks=[0, 0.5, 1])
     axes.set_title("evidence for spoof over time, scaled to 0 ... 1; the bar below is speech", loc="left")

@@ -36,7 +36,7 @@ from xaibench.project import average
 from xaibench.protocols import Attributor, Corpus
 from xaibench.recordings import Excerpt
 from xaibench.scoring import score_recordings
-from xaibench.types import Attribution, Axis, Truth
+from xaibench.types import Axis, Truth
 from xaibench.weights import read_card, weights_hash
 
 NOTHING = "no data set"
@@ -163,7 +163,7 @@ def maps_of(
     recording has the same maps, and two recordings of one name do not share what the bench keeps.
     """
     methods = list(bench.spec.attributors)
-    made: dict[str, list[cell.Explained]] = {method: [] for method in methods}
+    made: dict[str, list[cell.Explained | None]] = {method: [] for method in methods}
     failures = {method: why for method in methods if (why := _impossible(bench.attributor(method)))}
     undefined: dict[str, str] = {}
     chunks = [
@@ -190,7 +190,7 @@ def maps_of(
     for method in methods:
         if method in failures:
             continue
-        if not made[method]:
+        if all(one is None for one in made[method]):
             failures[method] = undefined[method]
             continue
         found[method] = _joined(bench, windows, made[method], undefined.get(method, ""))
@@ -206,8 +206,8 @@ def _impossible(method: Attributor) -> str:
 
 def _explained(
     bench: RecordingBench, waves: np.ndarray, ids: tuple[str, ...], method: str, undefined: dict[str, str]
-) -> list[cell.Explained]:
-    """A method's maps of some windows; of a window where it has nothing to say, a map of zeros."""
+) -> list[cell.Explained | None]:
+    """A method's maps of some windows; None of a window where it has nothing to say, with the reason in `undefined`."""
     key = ("batch", bench.name, ids)
     look = partial(bench.once, key, lambda: bench.seen(waves, ids), most=2)
     smaller = partial(bench.halve, bench.name, bench.route(bench.name), method)
@@ -216,7 +216,7 @@ def _explained(
     except Undefined as reason:
         undefined[method] = str(reason)
         if len(ids) == 1:
-            return [_silent(bench, waves)]
+            return [None]
         return [
             part for i in range(len(ids)) for part in _explained(bench, waves[i : i + 1], ids[i : i + 1], method, undefined)
         ]
@@ -226,21 +226,17 @@ def _explained(
     return [replace(one.select(i), warnings=one.warnings) for i in range(len(ids))]
 
 
-def _silent(bench: RecordingBench, waves: np.ndarray) -> cell.Explained:
-    grid, n_samples = bench.spec.grid, waves.shape[1]
-    zeros = torch.zeros(1, *grid.shape(n_samples))
-    return cell.Explained(Attribution(zeros, grid.frequency, grid.time(n_samples)), zeros, 0.0)
-
-
-def _joined(bench: RecordingBench, windows: Windows, made: Sequence[cell.Explained], undefined: str) -> Joined:
-    """The windows' maps as one, on the recording's grid."""
+def _joined(bench: RecordingBench, windows: Windows, made: Sequence[cell.Explained | None], undefined: str) -> Joined:
+    """The windows' maps as one, on the recording's grid; a window without a map is left at zero."""
     grid, n_samples = bench.spec.grid, windows.waves.shape[1]
-    values = torch.cat([e.on_grid.values for e in made]).cpu().numpy()
+    there = [one for one in made if one is not None]
+    values = np.zeros((len(made), *grid.shape(n_samples)), dtype=np.float32)
+    values[[one is not None for one in made]] = torch.cat([one.on_grid.values for one in there]).cpu().numpy()
     placements = windows.placements(grid.sample_rate)
     target: Axis = grid.time(windows.length)
-    notes = list(dict.fromkeys(w for e in made for w in e.warnings))
-    if undefined:
-        notes.append(f"No map of {sum(not v.any() for v in values)} windows, which are left at zero: {undefined}")
+    notes = list(dict.fromkeys(w for one in there for w in one.warnings))
+    if len(there) < len(made):
+        notes.append(f"No map of {len(made) - len(there)} of {len(made)} windows, which are left at zero: {undefined}")
     peaks = np.abs(values).reshape(len(values), -1).max(axis=1)
     if len(peaks[peaks > 0]) > 1 and np.ptp(peaks[peaks > 0]) < 1e-3 * peaks.max():
         notes.append(
@@ -249,8 +245,8 @@ def _joined(bench: RecordingBench, windows: Windows, made: Sequence[cell.Explain
         )
     return Joined(
         values=join(values, placements, grid.time(n_samples), target).astype(np.float32),
-        resolves=made[0].on_grid.resolves if len(made) == 1 else frozenset.intersection(*(e.on_grid.resolves for e in made)),
-        seconds=sum(e.seconds for e in made),
+        resolves=frozenset.intersection(*(one.on_grid.resolves for one in there)),
+        seconds=sum(one.seconds for one in there),
         notes=tuple(notes),
     )
 

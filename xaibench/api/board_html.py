@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from xaibench.leaderboard.render import BLOCKS, LEGEND, number, percent, title
+from xaibench.leaderboard.render import BLOCKS, LEGEND, number, percent, title, whole_percent
 from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import verdict
 from xaibench.site.shell import render
@@ -64,6 +64,5 @@ def _row(row: dict[str, Any], columns: Sequence[dict[str, Any]]) -> dict[str, An
             cell["interval"] = f"{percent(low)} to {percent(high)}" if known else ""
             cell["width"] = round(100 * min(max(skill, 0.0), 1.0)) if math.isfinite(skill) else 0
         cells.append(cell)
-    share = row["coverage"]
-    ok = f"{share:.0%}" if share in (0, 1) else f"{min(share, 0.99):.0%}"
+    ok = whole_percent(row["coverage"])
     return {"name": row["attributor"], "kind": row["kind"], "cells": cells, "ok": ok, "gaps": row["gaps"]}

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -326,13 +327,21 @@ def _key(cm: str | TrainedCountermeasure, pair: Twins) -> tuple[Any, ...]:
     root = pair.data.root
     roots = tuple(sorted(root.items())) if isinstance(root, Mapping) else root
     if isinstance(cm, str):
-        return cm, None, "auto", pair.data.name, roots
-    return cm.name, cm.checkpoint, str(cm.device), pair.data.name, roots
+        return cm, None, "auto", pair.data.name, roots, None
+    return cm.name, cm.checkpoint, str(cm.device), pair.data.name, roots, _mark(cm.checkpoint)
+
+
+def _mark(checkpoint: str | None) -> tuple[int, int] | None:
+    """What changes when a checkpoint is written again: a notebook trains, looks, and trains on."""
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return None
+    found = Path(checkpoint).stat()
+    return found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=4)
-def _bench(name: str, checkpoint: str | None, device: str, data: str, roots: Any) -> Workbench:
-    """The workbench of a countermeasure and a data set; it keeps what it opened."""
+def _bench(name: str, checkpoint: str | None, device: str, data: str, roots: Any, mark: object) -> Workbench:
+    """The workbench of a countermeasure and a data set; it keeps what it opened. mark: see `_mark`."""
     spec = RunSpec(
         countermeasures=(name,),
         attributors=("saliency", "grad-cam"),  # a hint which passes to make together; any method may ask

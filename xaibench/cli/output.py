@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from xaibench.errors import XaibenchWarning
 
 if TYPE_CHECKING:
     from xaibench.harness.run import Progress, Summary
@@ -26,6 +31,19 @@ def console() -> Any:
 def note(message: str) -> None:
     """One line to the standard error, for what the user should know and need not act on."""
     print(f"note: {message}", file=sys.stderr)
+
+
+@contextmanager
+def notes_of_warnings() -> Iterator[None]:
+    """Each of our own warnings within the block as one `note`, once; other libraries' as Python shows them."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", XaibenchWarning)
+        yield
+    for message in dict.fromkeys(str(w.message) for w in told if issubclass(w.category, XaibenchWarning)):
+        note(message)
+    for w in told:
+        if not issubclass(w.category, XaibenchWarning):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
 
 
 class progress_bar:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import console, note, print_board, print_summary, progress_bar
+from xaibench.cli.output import console, note, notes_of_warnings, print_board, print_summary, progress_bar
 from xaibench.cli.words import CM_SET, batch_size_of, checkpoints_of, engine_of, options_of, roots_of, split_names
 
 
@@ -146,7 +146,9 @@ def leaderboard(
     if "site" in chosen:
         from xaibench.site.build import build
 
-        print(build(runs, out, cluster=cluster, explorer=explorer, utterances=utterances))
+        with notes_of_warnings():
+            page = build(runs, out, cluster=cluster, explorer=explorer, utterances=utterances)
+        print(page)
 
 
 @app.command()

@@ -87,6 +87,15 @@ def percent(share: float) -> str:
     return str(whole) if abs(whole) < 1000 else ">999" if whole > 0 else "<-999"
 
 
+def whole_percent(coverage: float) -> str:
+    """A coverage in whole per cent, 100 only where nothing is missing.
+
+    >>> whole_percent(1.0), whole_percent(0.9999)
+    ('100%', '99%')
+    """
+    return f"{coverage:.0%}" if coverage in (0, 1) else f"{min(coverage, 0.99):.0%}"
+
+
 def terminal(board: pd.DataFrame, *, narrow: bool = False) -> RenderableType:
     """Everything about a board, for `rich`: a table a section, what is missing and why, and the verdict.
 
@@ -137,7 +146,7 @@ def markdown(board: pd.DataFrame) -> str:
             for m in metrics:
                 cells += [_cell(row, m)] + ([_skill(row, m)] if m in skilled else [])
             lines.append(
-                table_line([row["attributor"], row["kind"], *cells, number(row["seconds"]), f"{row['coverage']:.0%}"])
+                table_line([row["attributor"], row["kind"], *cells, number(row["seconds"]), whole_percent(row["coverage"])])
             )
         for heading, items in (
             ("Floors and ceilings", [scale(part)] if skilled else []),
@@ -291,8 +300,8 @@ def _table(part: pd.DataFrame, narrow: bool) -> Table:
                 cells += [number(row[m])] + (
                     [_skill(row, m, interval=m in intervals and not narrow)] if m in skilled else []
                 )
-            share = f"{row['coverage']:.0%}" if row["coverage"] in (0, 1) else f"{min(row['coverage'], 0.99):.0%}"
-            table.add_row(row["attributor"], *cells, number(row["seconds"]), share, style=_STYLE[kind])
+            last = number(row["seconds"]), whole_percent(row["coverage"])
+            table.add_row(row["attributor"], *cells, *last, style=_STYLE[kind])
     return table
 
 

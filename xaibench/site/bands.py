@@ -68,6 +68,8 @@ def bands(
                 if not there.is_file():
                     break
                 known = maps.read_map(there)
+                if not known.region.any():
+                    break  # identical twins: no cell to be found, and no share of one
                 region, valid = known.region, known.valid
                 height = (len(region) - 1) * _bin(known.metadata)
                 edges = np.arange(0.0, height + WIDTH / 2, WIDTH)

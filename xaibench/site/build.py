@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from xaibench.errors import XaibenchError
+from xaibench.errors import XaibenchError, XaibenchWarning
 from xaibench.leaderboard import compare
 from xaibench.leaderboard.verdict import EER_LIMIT
-from xaibench.site import charts, content, folder, shell
+from xaibench.site import charts, content, folder, shell, stamp
 from xaibench.site.bands import bands
 from xaibench.site.critical import Diagram, critical_difference
 from xaibench.site.source import EXPLORER, Source, read, section
@@ -86,7 +86,7 @@ def _board_page(source: Source, board: content.Board) -> str:
     return shell.render(
         "board.html.j2", root="../", title=f"{board.countermeasure} on {board.dataset}", board=board,
         families=_families(board), groups=[g for g in groups if g[1]], diagrams=list(_diagrams(source, rows, metrics)),
-        maps_kept=found is not None, unverified=content.UNVERIFIED, dirty=content.DIRTY, limit=EER_LIMIT,
+        maps_kept=found is not None, unverified=stamp.UNVERIFIED, dirty=stamp.DIRTY, limit=EER_LIMIT,
         nav=source.nav, footer=source.footer, here="", cluster=source.cluster,
         explorer=f"{EXPLORER[1]}#s={board.slug}" if found is not None and EXPLORER in source.nav else "",
         downloads="downloads/index.html",
@@ -126,11 +126,12 @@ def _index(source: Source, out: Path) -> tuple[str, list[Path]]:
     try:
         example, why = pictures.write(source, out), ""
     except XaibenchError as error:
-        warnings.warn(f"the first page has no example: {error}", stacklevel=2)  # it may name folders of this machine
+        # Its text may name folders of this machine: said here, not on the page.
+        warnings.warn(f"the first page has no example: {error}", XaibenchWarning, stacklevel=2)
         example, why = None, "No example is shown: its recordings or maps could not be read where this site was made."
     page = shell.render(
         "index.html.j2", title="xaibench: which attribution method finds what a vocoder changed?", boards=source.boards,
-        example=example, why=why, nav=source.nav, footer=source.footer, here="Boards", unverified=content.UNVERIFIED,
-        dirty=content.DIRTY,
+        example=example, why=why, nav=source.nav, footer=source.footer, here="Boards", unverified=stamp.UNVERIFIED,
+        dirty=stamp.DIRTY,
     )  # fmt: skip
     return page, [out / panel.file for panel in example.panels] if example else []

@@ -193,15 +193,15 @@ def breakdown(board: Board, rows: pd.DataFrame, metric: str, by: str) -> Chart |
         "xaxis": {"side": "top", "type": "category", "automargin": True, "showgrid": False},
         "yaxis": {"type": "category", "autorange": "reversed", "automargin": True, "tickmode": "linear", "showgrid": False},
     }  # fmt: skip
-    means = pd.Series(np.nanmean(values[[line.kind == "method" for line in lines]], axis=0), index=table.columns)
-    best, worst = (means.idxmax(), means.idxmin()) if sign > 0 else (means.idxmin(), means.idxmax())
+    means = (sign * table.loc[[line.name for line in lines if line.kind == "method"]]).mean()
+    ends = f" On average methods score best on {means.idxmax()}, worst on {means.idxmin()}." if means.notna().any() else ""
     more = f" The {MOST_COLUMNS} with most utterances, of {MOST_COLUMNS + dropped}." if dropped > 0 else ""
     size = "" if table.shape[1] > 8 else " Pairs: " + ", ".join(f"{c} {counts[c]:.0f}" for c in table.columns) + "."
     return Chart(
         f"{by}-{metric}", f"{metric} by {by}",
         f"Mean score, yellow is better; colours end at the 5th and 95th percentile.{size}{more}",
-        f"Scores of {len(lines)} rows by {metric} for {len(columns)} {by}s. On average methods score best on {best}, "
-        f"worst on {worst}. The table below has the numbers.",
+        f"Scores of {len(lines)} rows by {metric} for {len(columns)} {by}s.{ends} The table below has the "
+        "numbers.",
         {"data": [trace], "layout": layout}, 130 + ROW * len(lines),
         ("attributor", *table.columns),
         tuple((line.name, *(number(v) for v in row)) for line, row in zip(lines, values, strict=True)),

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from xaibench import audio, manifest, maps, registry
-from xaibench.errors import RunError, XaibenchError
+from xaibench.errors import RunError, XaibenchError, XaibenchWarning
 from xaibench.files import write_bytes
 from xaibench.leaderboard.table import SECTION, kind, metric_facts, read_rows, unknown_metrics
 from xaibench.run_record import read_record
@@ -82,7 +82,7 @@ class _Recordings:
         try:
             heard = [audio.fit(half, n_samples) for half in audio.read_halves(pairs[pair], sample_rate=rate)]
         except XaibenchError as error:
-            warnings.warn(f"{pair}: no sound in the explorer ({error})", stacklevel=2)
+            warnings.warn(f"{pair}: no sound in the explorer ({error})", XaibenchWarning, stacklevel=2)
             return {}, rate, NO_AUDIO
         names = ("real", "fake") if len(heard) == 2 else ("fake",)
         return (
@@ -101,7 +101,7 @@ class _Recordings:
                 self._known[key] = corpus.sample_rate, pairs, ""
             except (XaibenchError, KeyError) as error:
                 # Its text may name folders of this machine: said here, not on a page.
-                warnings.warn(f"the explorer has no sound: {error}", stacklevel=2)
+                warnings.warn(f"the explorer has no sound: {error}", XaibenchWarning, stacklevel=2)
                 self._known[key] = 0, {}, NO_AUDIO
         return self._known[key]
 

@@ -93,8 +93,9 @@ def _facts(group: str, name: str, found: Mapping[str, Any] | None, here: bool) -
         return Facts(name, problem="the process that tried to import it ended")
     if "problem" in found:
         return Facts(name, problem=found["problem"])
-    lists = {k: tuple(found[k]) for k in ("needs", "flags")}
-    return Facts(name, found["origin"], found["paper"], found["summary"], options=found["options"], **lists)
+    lists = {k: tuple(map(str, found.get(k) or ())) for k in ("needs", "flags")}  # a record may be of any version
+    texts = {k: str(found.get(k) or "") for k in ("origin", "paper", "summary")}
+    return Facts(name, options=dict(found.get("options") or {}), **texts, **lists)
 
 
 def _store() -> Path:

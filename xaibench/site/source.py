@@ -17,6 +17,7 @@ import pandas as pd
 from xaibench.leaderboard import table
 from xaibench.run_record import read_record
 from xaibench.site import content
+from xaibench.site.stamp import fingerprint
 
 EXPLORER = ("Explorer", "explorer.html")  # its place in the navigation, where maps were kept
 
@@ -49,7 +50,7 @@ def read(runs: Sequence[Path], *, cluster: str = "utterance", explorer: bool = T
     every = sorted({*map(str, computed), *table.metrics_of(usual)})
     full = table.board(known, metrics=every, cluster=cluster)
     records = tuple(read_record(run) for run in runs)
-    prints = {key: content.fingerprint(part["fingerprint"].dropna().astype(str).unique())
+    prints = {key: fingerprint(part["fingerprint"].dropna().astype(str).unique())
               for key, part in known.groupby(list(table.SECTION), sort=True, observed=True)}  # fmt: skip
     boards = content.boards(usual, full, prints, records, dates=[_day(run, r) for run, r in zip(runs, records, strict=True)])
     nav = [("Boards", "index.html"), ("Methods", "methods/index.html"), ("Countermeasures", "countermeasures/index.html")]
