@@ -72,7 +72,7 @@ def _ranks(found: Friedman, methods: list[str], title: str, unit: str, look: Loo
     ranks, names = found.ranks[order], [methods[i] for i in order]
     place = {int(i): n for n, i in enumerate(order)}
     groups = [[place[i] for i in group] for group in found.groups()]
-    levels = _levels([(ranks[g[0]], ranks[g[-1]]) for g in groups])
+    levels = stacked([(ranks[g[0]], ranks[g[-1]]) for g in groups])
     half = math.ceil(len(names) / 2)
     size = look.font_size if look else 8.0
     small = max(size - 1, 4)
@@ -151,10 +151,10 @@ def _ranks(found: Friedman, methods: list[str], title: str, unit: str, look: Loo
     return figure
 
 
-def _levels(spans: Sequence[tuple[float, float]]) -> list[int]:
+def stacked(spans: Sequence[tuple[float, float]]) -> list[int]:
     """The first level on which each span touches no other; spans come sorted by their start.
 
-    >>> _levels([(1, 3), (2, 4), (3.5, 5), (6, 7)])
+    >>> stacked([(1, 3), (2, 4), (3.5, 5), (6, 7)])
     [0, 1, 0, 0]
     """
     ends: list[float] = []

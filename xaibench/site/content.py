@@ -17,7 +17,7 @@ import pandas as pd
 from xaibench.leaderboard.render import BLOCKS, number, percent, scale, whole_percent
 from xaibench.leaderboard.table import DEFAULT_METRICS, SECTION, TEMPORAL, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import EER_LIMIT, verdict
-from xaibench.site.shell import slug
+from xaibench.site.shell import section_slug, slug
 from xaibench.site.stamp import Stamp, stamp
 
 #: What a block of the table is, for one who never saw a board.
@@ -243,7 +243,7 @@ def _board(
     gaps = full[full["gaps"].ne("")].groupby("gaps", sort=False)["attributor"].agg(", ".join)
     return Board(
         **facts,
-        page=f"boards/{slug('--'.join(facts[k] for k in ('dataset', 'truth', 'countermeasure', 'route')))}.html",
+        page=f"boards/{section_slug(facts)}.html",
         countermeasure_page=f"countermeasures/{slug(facts['countermeasure'])}.html",
         eer=_known(row["eer"]),
         poor=bool(row["eer"] > EER_LIMIT),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xaibench.comparisons import Friedman
+from xaibench.diagrams import stacked
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def critical_difference(found: Friedman, methods: Sequence[str], *, metric: str,
     ranks, names = found.ranks[order], [methods[i] for i in order]
     place = {int(i): n for n, i in enumerate(order)}
     spans = [(ranks[min(g)], ranks[max(g)]) for g in ([place[i] for i in group] for group in found.groups())]
-    levels = _levels(spans)
+    levels = stacked(spans)
     half = math.ceil(len(names) / 2)
     margin, axis, width = 210.0, 84.0, 980.0
     first, last = math.floor(ranks[0]), math.ceil(ranks[-1])
@@ -76,14 +77,3 @@ def critical_difference(found: Friedman, methods: Sequence[str], *, metric: str,
         f"test ({found.alpha:.0%}) does not tell apart. Friedman's test, after Iman and Davenport: {p}.",
         tuple((name, f"{rank:.2f}") for name, rank in zip(names, ranks, strict=True)),
     )  # fmt: skip
-
-
-def _levels(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """The first level on which each span touches no other; spans come sorted by their start."""
-    ends: list[float] = []
-    found = []
-    for start, end in spans:
-        level = next((n for n, taken in enumerate(ends) if taken < start), len(ends))
-        ends[level : level + 1] = [end]
-        found.append(level)
-    return found

@@ -58,7 +58,7 @@ class _Section:
 
     @property
     def slug(self) -> str:
-        return shell.slug("--".join(self.facts[name] for name in ("dataset", "truth", "countermeasure", "route")))
+        return shell.section_slug(self.facts)
 
     @property
     def methods(self) -> list[str]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +78,16 @@ def slug(name: str) -> str:
     if plain and plain == name and not _TAKEN.fullmatch(plain):
         return plain
     return f"{plain.lstrip('_') or 'x'}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
+def section_slug(facts: Mapping[str, str]) -> str:
+    """The slug of a section of the board: its page's name, and how the explorer's addresses call it.
+
+    >>> section_slug({"dataset": "minivoc", "truth": "eq2", "countermeasure": "lcnn", "route": "native"}) == slug(
+    ...     "minivoc--eq2--lcnn--native")
+    True
+    """
+    return slug("--".join(facts[name] for name in ("dataset", "truth", "countermeasure", "route")))
 
 
 def data_uri(content: bytes, mime: str) -> str:
