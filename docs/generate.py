@@ -1,4 +1,4 @@
-"""Write docs/catalog.md and docs/countermeasures.md from what is installed and from the cards of what ships.
+"""Write the pages that are made from code: catalogue, countermeasures, plugin contract, and the README's error rates.
 
 python docs/generate.py            (a test fails when the page is stale)
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import runpy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from xaibench.training import TrainSpec
 from xaibench.weights import read_card
 
 PAGE = Path(__file__).parent / "catalog.md"
+CONTRACT = Path(__file__).parent / "contract.md"
 COUNTERMEASURES = Path(__file__).parent / "countermeasures.md"
 README = Path(__file__).parents[1] / "README.md"
 OURS = ("xaibench",)
@@ -66,6 +68,11 @@ def page() -> str:
         lines.append(_line(f"`{name}`", plugin.distribution, a.paper, needs, options, _first_sentence(a.function)))
     lines += ["", "## Countermeasures", "", "See [countermeasures.md](countermeasures.md)."]
     return "\n".join(lines) + "\n"
+
+
+def contract() -> str:
+    """The page of the plugin contract."""
+    return runpy.run_path(str(Path(__file__).parent / "contract.py"))["page"]()
 
 
 def _axes(model: Any) -> str:
@@ -147,5 +154,6 @@ def countermeasures() -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    CONTRACT.write_text(contract(), encoding="utf-8")
     COUNTERMEASURES.write_text(countermeasures(), encoding="utf-8")
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -80,11 +80,11 @@ def cluster(tmp_path, monkeypatch):
     toybench.write_corpus(tmp_path / "toy")
     toybench.write_checkpoint(tmp_path / "toy" / "weights")
     monkeypatch.syspath_prepend(tmp_path / "package")
-    registry._scan.cache_clear()
+    registry.look_again()
     found = Cluster(tmp_path)
     yield found
     found.kill(*found.processes)
-    registry._scan.cache_clear()
+    registry.look_again()
 
 
 def spec(cluster):

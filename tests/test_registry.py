@@ -41,9 +41,9 @@ def site(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    registry._scan.cache_clear()
+    registry.look_again()
     yield tmp_path
-    registry._scan.cache_clear()
+    registry.look_again()
     for name in ("stranger", "broken", "quits", "double", "wrong"):
         sys.modules.pop(name, None)
 
@@ -127,3 +127,99 @@ def test_every_first_party_plugin_loads():
     for group in registry.GROUPS:
         for name in registry.plugins(group):
             registry.load(group, name)
+
+
+def twins(site):
+    publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
+    publish(site, "another-one", "double", TEN_LINES, {"attributors": {"signed-root": "double:signed_root"}})
+
+
+def test_only_the_packages_that_are_named_are_looked_at(site, monkeypatch):
+    twins(site)
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "Another_One, planted")
+    assert registry.find("attributors", "signed-root").distribution == "another-one"
+    found = {p.distribution for group in registry.GROUPS for claims in registry.plugins(group).values() for p in claims}
+    assert found == {"xaibench", "another-one", "xaibench-planted"}
+    with pytest.raises(PluginError, match="XAIBENCH_PLUGINS leaves out xaibench-shap, whose attributor 'deep-explainer' is"):
+        registry.find("attributors", "deep-explainer")
+
+
+def test_a_package_to_look_at_that_is_not_there_is_an_error(site, monkeypatch):
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "shapp")
+    with pytest.raises(PluginError, match=r"names 'shapp', which is no installed package with plugins; there are: .*shap"):
+        registry.plugins("attributors")
+
+
+def test_an_empty_list_of_packages_leaves_xaibench_alone(site, monkeypatch):
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "")
+    assert {c.distribution for claims in registry.plugins("attributors").values() for c in claims} == {"xaibench"}
+
+
+@pytest.mark.parametrize("distribution", ["a-stranger", "zz-stranger"])  # before and behind xaibench in the alphabet
+def test_nobody_can_take_a_name_of_xaibench(site, distribution):
+    from xaibench.harness.known import control_names
+
+    source = TEN_LINES.replace("signed-root", "random")
+    publish(site, distribution, "stranger", source, {"attributors": {"random": "stranger:signed_root"}})
+    assert registry.load("attributors", "random").control and "random" in control_names()
+    assert registry.problems()["attributors/random"] == (
+        f"attributor 'random' of {distribution} 1.2.3 is never used: the name belongs to xaibench 0.1.0"
+    )
+
+
+def test_a_metric_of_the_catalogue_cannot_be_taken_either(site):
+    from xaibench.harness.known import known_metrics
+
+    publish(site, "a-stranger", "stranger", "score = 1", {"metrics": {"rank-accuracy": "stranger:score"}})
+    assert known_metrics(["rank-accuracy"], "quick") == ("rank-accuracy",)
+    with pytest.raises(PluginError, match=r"of a-stranger 1\.2\.3 is never used: the name belongs to xaibench"):
+        registry.load("metrics", "rank-accuracy")
+
+
+@pytest.mark.parametrize("name", ["all", "Grad-CAM", "a b", "a.b", "<b>", "-a", "x" * 65])
+def test_a_name_that_the_command_line_could_not_say_is_a_problem(site, name):
+    publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {name: "stranger:signed_root"}})
+    with pytest.raises(PluginError, match="cannot be called that: a name is lower-case letters and digits"):
+        registry.load("attributors", name)
+
+
+def test_the_names_of_the_first_party_follow_the_grammar():
+    from xaibench.metrics.catalog import METRICS
+    from xaibench.protocols import NAME, RESERVED
+
+    names = {*METRICS, *(name for group in registry.GROUPS for name in registry.plugins(group))}
+    assert [n for n in names if not NAME.fullmatch(n) or n in RESERVED] == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [(("2",), "is written for version 2 of the plugin contract, this xaibench serves 1: upgrade xaibench"),
+     (("0",), r"serves 1: a-stranger must be updated \(docs/contract.md\)"),
+     (("x",), "must be updated"), (("2", "3"), "version 2 and 3"),
+     ((), ""), (("1",), ""), (("1", "2"), "")],
+)  # fmt: skip
+def test_the_version_of_the_contract_is_read_without_importing_the_plugin(site, declared, message):
+    entries = {"attributors": {"signed-root": "stranger:signed_root"}, "api": dict.fromkeys(declared, "xaibench.protocols")}
+    publish(site, "a-stranger", "stranger", TEN_LINES, entries)
+    if not message:
+        assert registry.load("attributors", "signed-root").name == "signed-root"
+        return
+    with pytest.raises(PluginError, match=message):
+        registry.load("attributors", "signed-root")
+    assert "stranger" not in sys.modules
+
+
+def test_a_version_that_will_go_is_said(site, monkeypatch):
+    twins(site)
+    monkeypatch.setitem(registry.SERVED, 1, "2030-01-01")
+    plugin = registry.plugins("attributors")["signed-root"][0]
+    assert registry.ageing(plugin) == "follows version 1 of the plugin contract, which is served until 2030-01-01"
+    monkeypatch.setitem(registry.SERVED, 1, "")
+    assert registry.ageing(plugin) == ""
+
+
+def test_the_first_party_declares_its_version():
+    ours = {
+        p for g in registry.GROUPS for c in registry.plugins(g).values() for p in c if p.distribution.startswith("xaibench")
+    }
+    assert {p.api for p in ours} == {("1",)}

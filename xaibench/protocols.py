@@ -8,6 +8,16 @@ command line.
     [project.entry-points."xaibench.metrics"]           my-metric = "my_package:score" -> Metric
     [project.entry-points."xaibench.datasets"]          my-set = "my_package:corpus"   -> Dataset
     [project.entry-points."xaibench.vocoders"]          my-coder = "my_package:coder"  -> Vocoder
+    [project.entry-points."xaibench.api"]               1 = "xaibench.protocols"       the version of this page
+
+Names are lower-case letters and digits, with `-`, `+` and `@` between or after them, at most 64 (`NAME`); a full stop, a
+comma and an equals sign mean something on the command line. `all`, `preset`, `quick` and `full` are taken.
+
+`xaibench plugin new attributor my-method` writes such a package, `xaibench check my-method` holds it against this page.
+
+Versions. `API_VERSION` goes up only when a plugin that follows the page would have to change; additions do not count. A
+release of xaibench serves every version of `SERVED`: the one before stays there for a year at least, and `xaibench list`
+says of its plugins until when. A package without the last line counts as version 1.
 
 Conventions: spectrograms `(B, C, F, T)`, attributions `(B, F, T)`, waveforms `(B, N)`; the countermeasure's score is the
 log-odds of bona fide against the rest, so higher means more bona fide; an attribution explains the *spoof* log-odds, so
@@ -17,6 +27,7 @@ positive means evidence for spoof. This module needs no torch at run time: the c
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +45,11 @@ if TYPE_CHECKING:
 
 GROUPS = ("countermeasures", "attributors", "metrics", "datasets", "vocoders")
 API_VERSION = 1
+#: Versions of the contract that this xaibench serves -> until when ("" for the current one).
+SERVED = {1: ""}
+#: What a plugin may be called.
+NAME = re.compile(r"[a-z0-9][a-z0-9@+-]{0,63}")
+RESERVED = frozenset({"all", "preset", "quick", "full"})
 
 #: What an attributor may need of a view. The native route of a convolutional countermeasure offers all of them.
 NEEDS = {
@@ -45,6 +61,7 @@ NEEDS = {
     "truth": "the truth itself (the oracle only)",
     "prior": "the mean truth per frequency over training pairs",
     "intrinsic": "a countermeasure that computes maps of its own",
+    "attention": "self-attention layers that the countermeasure names",
 }
 
 
@@ -59,11 +76,17 @@ class Countermeasure(Protocol):
 
     resolves       frozenset({"time"}) for a tap `(B, C, 1, T)` of frames or samples, whose frequency axis is one cell
                    (`frontends.whole_band`); default both axes.
+    gradients      False for one that offers scores only (a mixture, a library's classifier, a service): its logits need not
+                   be differentiable, and `gradients`, `layers`, `modules` and `attention` are not offered; default True.
     module_rules   False where an operation behind the tap is no `nn.Module` with a known rule (attention, a recurrent
                    layer): DeepLift and LRP are not offered then; default True.
-    layers_resolve what a map of `layers` tells apart, where that is less than the tap (the height of a cepstral network's
+    layers_resolve  what a map of `layers` tells apart, where that is less than the tap (the height of a cepstral network's
                    feature maps is no frequency); default as `resolves`.
     intrinsic      name -> function of the tap `(B, C, F, T)` -> `(B, F, T)`: maps that it computes itself, positive = spoof.
+    attentions     name -> self-attention module, from input to output, whose forward calls torch's softmax,
+                   scaled_dot_product_attention or multi_head_attention_forward on `n` tokens.
+    attention_axes frequency and time axis of these tokens, of `F' * T' = n` cells, time running fastest; default one cell of
+                   frequency and the tap's time axis.
     frontend.fit   `fit(waveforms (B, N))`: sets the front end's normalisation before training.
     settle         `settle(waveforms (B, N))`: sets buffers after training, such as the mean of a learned tap.
     training_loss  `training_loss(tap, labels (B,), weight (K,) or None)`: a scalar; default cross-entropy of the logits.

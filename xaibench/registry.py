@@ -1,7 +1,8 @@
 """Plugins by name, through entry points: looked up without importing them, loaded when used.
 
-A name that two distributions claim is an error that names both. A plugin that fails to import is one named problem,
-never a crash of the command and never silence.
+A name that two distributions claim is an error that names both; xaibench's own names are its own. A plugin that fails to
+import is one named problem, never a crash of the command and never silence. `XAIBENCH_PLUGINS=a,b` restricts what is looked
+at to the packages a and b (`shap` is short for `xaibench-shap`), and xaibench itself.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
@@ -22,7 +24,19 @@ from typing import Any
 
 from xaibench.errors import PluginError, XaibenchError
 from xaibench.manifest import read_manifest, remembered_roots
-from xaibench.protocols import GROUPS, Attributor, Corpus, Dataset, Metric, Vocoder
+from xaibench.metrics.catalog import METRICS
+from xaibench.protocols import (
+    API_VERSION,
+    GROUPS,
+    NAME,
+    RESERVED,
+    SERVED,
+    Attributor,
+    Corpus,
+    Dataset,
+    Metric,
+    Vocoder,
+)
 
 _KINDS = {"attributors": Attributor, "datasets": Dataset, "metrics": Metric, "vocoders": Vocoder}
 
@@ -36,10 +50,18 @@ class Plugin:
     distribution: str
     version: str
     entry: EntryPoint
+    api: tuple[str, ...] = ()  # versions of the contract that its distribution declares; none counts as "1"
+
+    def __str__(self) -> str:
+        return f"{self.group.removesuffix('s')} {self.name!r} of {self.distribution} {self.version}"
+
+
+#: The distribution whose names nobody else can take, and which no setting leaves out.
+CORE = "xaibench"
 
 
 @cache
-def _scan() -> tuple[Plugin, ...]:
+def _installed() -> tuple[Plugin, ...]:
     found: dict[tuple[str, str, str, str], Plugin] = {}
     groups = {f"xaibench.{group}" for group in GROUPS}
     for distribution in distributions():
@@ -47,14 +69,47 @@ def _scan() -> tuple[Plugin, ...]:
         if not ours:
             continue
         name, version = distribution.metadata["Name"], distribution.version  # each parses the whole METADATA file
+        api = tuple(sorted(e.name for e in distribution.entry_points if e.group == "xaibench.api"))
         for entry in ours:
             group = entry.group.removeprefix("xaibench.")
-            found.setdefault((group, entry.name, name, entry.value), Plugin(group, entry.name, name, version, entry))
+            found.setdefault((group, entry.name, name, entry.value), Plugin(group, entry.name, name, version, entry, api))
     return tuple(sorted(found.values(), key=lambda p: (p.group, p.name, p.distribution)))
 
 
+@cache
+def _scan() -> tuple[Plugin, ...]:
+    wanted = os.environ.get("XAIBENCH_PLUGINS")
+    if wanted is None:
+        return _installed()
+    there = {_normal(p.distribution): p.distribution for p in _installed()}
+    chosen = {CORE}
+    for name in filter(None, (part.strip() for part in wanted.split(","))):
+        known = [n for n in (_normal(name), f"{CORE}-{_normal(name)}") if n in there]
+        if not known:
+            raise PluginError(
+                f"XAIBENCH_PLUGINS names {name!r}, which is no installed package with plugins; there are: "
+                f"{', '.join(sorted(there))}"
+            )
+        chosen.add(known[0])
+    return tuple(p for p in _installed() if _normal(p.distribution) in chosen)
+
+
+def _normal(distribution: str) -> str:
+    """A distribution's name as PyPI compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def look_again() -> None:
+    """Forget what is installed: the next call looks anew."""
+    _installed.cache_clear()
+    _scan.cache_clear()
+
+
 def plugins(group: str) -> Mapping[str, tuple[Plugin, ...]]:
-    """Every name of a group with the distributions that claim it (more than one is a collision). Imports nothing."""
+    """Every name of a group with the distributions that claim it (more than one is a collision). Imports nothing.
+
+    Raises PluginError when XAIBENCH_PLUGINS names a package that is not there.
+    """
     names: dict[str, list[Plugin]] = {}
     for plugin in _scan():
         if plugin.group == group:
@@ -63,21 +118,64 @@ def plugins(group: str) -> Mapping[str, tuple[Plugin, ...]]:
 
 
 def find(group: str, name: str) -> Plugin:
-    """The plugin of that name. Raises PluginError with "did you mean", or naming both sides of a collision."""
+    """The plugin of that name. Raises PluginError with "did you mean", or naming both sides of a collision.
+
+    A name of xaibench itself stays its own, whoever else claims it.
+    """
     known = plugins(group)
     if name not in known:
+        left_out = sorted({p.distribution for p in _installed() if (p.group, p.name) == (group, name)})
+        if left_out:
+            raise PluginError(f"XAIBENCH_PLUGINS leaves out {' and '.join(left_out)}, whose {group[:-1]} {name!r} is")
         raise PluginError(unknown(group.removesuffix("s"), name, known))
     claims = known[name]
-    if len(claims) > 1:
-        who = " and ".join(f"{c.distribution} {c.version}" for c in claims)
-        raise PluginError(f"{group.removesuffix('s')} {name!r} is claimed by {who}; uninstall one of them")
-    return claims[0]
+    own = [c for c in claims if _normal(c.distribution) == CORE]
+    if len(claims) > 1 and not own:
+        raise PluginError(collision(claims))
+    return (own or claims)[0]
+
+
+def collision(claims: Sequence[Plugin]) -> str:
+    """The sentence for a name that several distributions claim."""
+    group, name = claims[0].group.removesuffix("s"), claims[0].name
+    own = [c for c in claims if _normal(c.distribution) == CORE]
+    if own:
+        who = " and ".join(f"{c.distribution} {c.version}" for c in claims if c not in own)
+        return f"{group} {name!r} of {who} is never used: the name belongs to xaibench {own[0].version}"
+    who = " and ".join(f"{c.distribution} {c.version}" for c in claims)
+    return f"{group} {name!r} is claimed by {who}; uninstall one of them, or leave it out with XAIBENCH_PLUGINS"
+
+
+def unfit(plugin: Plugin) -> str:
+    """Why a plugin cannot be used whatever its code does: its name, or the version of its contract; "" where all is well."""
+    if not NAME.fullmatch(plugin.name) or plugin.name in RESERVED:
+        return (
+            f"{plugin} cannot be called that: a name is lower-case letters and digits, with '-', '+' or '@' after the "
+            f"first, at most 64, and none of {', '.join(sorted(RESERVED))}"
+        )
+    if plugin.group == "metrics" and plugin.name in METRICS:
+        return f"{plugin} is never used: the name belongs to xaibench"
+    if not set(plugin.api or ("1",)) & set(map(str, SERVED)):
+        served, declared = " and ".join(map(str, SERVED)), " and ".join(plugin.api)
+        newer = all(api.isdecimal() and int(api) > API_VERSION for api in plugin.api)
+        cure = "upgrade xaibench" if newer else f"{plugin.distribution} must be updated (docs/contract.md)"
+        return f"{plugin} is written for version {declared} of the plugin contract, this xaibench serves {served}: {cure}"
+    return ""
+
+
+def ageing(plugin: Plugin) -> str:
+    """The sentence for a plugin whose version of the contract will not be served for ever; "" for all others."""
+    served = [api for api in SERVED if str(api) in (plugin.api or ("1",))]
+    if not served or not SERVED[max(served)]:
+        return ""
+    return f"follows version {max(served)} of the plugin contract, which is served until {SERVED[max(served)]}"
 
 
 def load(group: str, name: str) -> Any:
     """Import and return a plugin's object. Raises PluginError naming the distribution and the original error."""
-    plugin = find(group, name)
-    where = f"{group.removesuffix('s')} {name!r} of {plugin.distribution} {plugin.version}"
+    plugin = where = find(group, name)
+    if why := unfit(plugin):
+        raise PluginError(why)
     try:
         thing = plugin.entry.load()
     except KeyboardInterrupt:
@@ -144,8 +242,17 @@ sys.stdout.write("\\n@@" + json.dumps(problems))
 def problems() -> Mapping[str, str]:
     """`group/name` -> why that plugin cannot be loaded. Tried in a process of its own, so that nothing is imported here.
 
-    The answer is cached until any installed distribution or plugin file changes.
+    The answer is cached until any installed distribution or plugin file changes. Collisions are among them.
     """
+    return {**_claimed(), **_unloadable()}
+
+
+def _claimed() -> dict[str, str]:
+    everything = {(group, name): claims for group in GROUPS for name, claims in plugins(group).items()}
+    return {f"{group}/{name}": collision(claims) for (group, name), claims in everything.items() if len(claims) > 1}
+
+
+def _unloadable() -> Mapping[str, str]:
     store = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench" / f"plugins-{state()}.json"
     try:
         return json.loads(store.read_text(encoding="utf-8"))

@@ -16,9 +16,11 @@ def list_(
     group: Annotated[str | None, typer.Argument(help="countermeasures, attributors, metrics, datasets or vocoders.")] = None,
 ) -> None:
     """Show every plugin, the package and version it comes from, and the error of one that fails to import."""
+    from rich.markup import escape
     from rich.table import Table
 
     from xaibench import __version__, registry
+    from xaibench.installed import swapped
     from xaibench.metrics.catalog import METRICS
     from xaibench.protocols import GROUPS
 
@@ -35,9 +37,13 @@ def list_(
         for plugin, claims in registry.plugins(name).items():
             note = problems.pop(f"{name}/{plugin}", "")
             for claim in claims:
-                table.add_row(plugin, claim.distribution, claim.version, f"[red]{note}[/red]" if note else "")
+                mine = "" if len(claims) > 1 and claim.distribution == registry.CORE else note
+                text = f"[red]{escape(mine)}[/red]" if mine else escape(registry.ageing(claim))
+                table.add_row(plugin, claim.distribution, claim.version, text)
         if table.row_count:
             screen.print(table)
             screen.print()
     for note in problems.values() if group is None else ():
-        screen.print(f"[red]{note}[/red]")
+        screen.print(f"[red]{escape(note)}[/red]")
+    for note in swapped():
+        screen.print(f"[yellow]{escape(note)}[/yellow]")

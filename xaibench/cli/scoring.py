@@ -84,6 +84,7 @@ def run(
     from xaibench.harness.device import choose_device
     from xaibench.harness.request import request
     from xaibench.harness.run import run as run_harness
+    from xaibench.installed import remember, swapped
     from xaibench.truth import TruthSpec
 
     size = batch_size_of(batch_size)
@@ -104,8 +105,9 @@ def run(
     }
     names = split_names(cm), split_names(xai), split_names(metrics)
     asked = request(*names, data=data, ssl=ssl, out=out, settings=settings)
-    for problem in asked.notes:
+    for problem in (*swapped(), *asked.notes):
         note(problem)
+    remember()
     with engine_of(engine, scheduler, workers) as where, progress_bar() as show_step:
         here = device if where.remote else choose_device(device)
         summary = run_harness(asked.spec, asked.folder, device=here, batch_size=size, engine=where, report=show_step)

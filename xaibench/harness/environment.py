@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import xaibench
+from xaibench.installed import versions
 
 PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "captum", "grad-cam", "shap", "zennit", "soundfile", "pandas")
-
-
-def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Installed version by distribution name; those not installed are left out."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -36,7 +25,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": cuda or "cpu",
         "threads": torch.get_num_threads(),
-        "packages": versions(),
+        "packages": versions(PACKAGES),
         "git_commit": commit,
         "git_dirty": dirty,
     }

@@ -135,7 +135,7 @@ def known_countermeasures(wanted: Sequence[str], checkpoints: Mapping[str, str])
 def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:
     """Metrics by name; `preset` is the preset's own list, `all` everything. Raises PluginError for an unknown one."""
     ours = list(catalog.METRICS)
-    theirs = sorted(registry.plugins("metrics"))
+    theirs = [name for name in sorted(registry.plugins("metrics")) if name not in ours]  # xaibench's names are its own
     names: list[str] = []
     for name in wanted:
         if name == "preset":
@@ -151,5 +151,6 @@ def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:
 
 def control_names() -> tuple[str, ...]:
     """The reference rows that every board carries: the attributors of xaibench itself, but for the optional ones."""
-    ours = (n for n, (first, *_) in registry.plugins("attributors").items() if first.distribution == "xaibench")
-    return tuple(n for n in ours if not registry.load("attributors", n).optional)
+    claims = registry.plugins("attributors").items()
+    ours = (name for name, who in claims if any(plugin.distribution == registry.CORE for plugin in who))
+    return tuple(name for name in ours if not registry.load("attributors", name).optional)

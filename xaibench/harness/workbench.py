@@ -21,13 +21,13 @@ from xaibench import audio, registry
 from xaibench.backward import quicken
 from xaibench.errors import AudioError, RunError
 from xaibench.harness.device import default_batch_size, staged, to_device
-from xaibench.harness.environment import versions
 from xaibench.harness.guard import private_tensors
 from xaibench.harness.known import load_countermeasure
 from xaibench.harness.plan import interleave, reference_pairs, source_hash
 from xaibench.harness.prefetch import Prefetch
 from xaibench.harness.sizes import Size, fastest_batch, is_poisoned
 from xaibench.harness.spec import RunSpec
+from xaibench.installed import versions
 from xaibench.metrics import catalog
 from xaibench.metrics.evidence import Probe
 from xaibench.passes import READ_INPUTS, Passes

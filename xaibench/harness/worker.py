@@ -20,13 +20,14 @@ from xaibench import registry
 from xaibench.errors import AudioError, ManifestError, RunError, XaibenchError
 from xaibench.harness.cell import Explained, Outcome, run_chunk
 from xaibench.harness.device import choose_device, tune_allocator
-from xaibench.harness.environment import environment, versions
+from xaibench.harness.environment import PACKAGES, environment
 from xaibench.harness.plan import Chunk, batches, ordered_pairs, reference_pairs, source_hash
 from xaibench.harness.preflight import Verdict, check
 from xaibench.harness.sizes import is_poisoned, lost_device, with_room
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.tasks import Task
 from xaibench.harness.workbench import PRIOR_PAIRS, Prepared, Workbench
+from xaibench.installed import versions
 from xaibench.manifest import pairs, verify
 from xaibench.types import Pair
 
@@ -72,7 +73,7 @@ class Done:
 def facts(bench: Workbench) -> dict[str, str]:
     """What two workers must share for their rows to share a folder: versions, code, weights and data, in short form."""
     spec = bench.spec
-    found = {f"version of {name}": value for name, value in versions().items()}
+    found = {f"version of {name}": value for name, value in versions(PACKAGES).items()}
     found |= {f"weights of {name}": bench.countermeasure(name).weights[:12] for name in spec.countermeasures}
     packages = {"xaibench"}
     for group, names in (("countermeasures", spec.countermeasures), ("attributors", spec.attributors)):

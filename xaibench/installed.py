@@ -1,0 +1,105 @@
+"""Whether the packages that every plugin shares are still what they were: installing a plugin must not swap torch.
+
+pip installs what the last package asked for. A plugin that pins `torch==2.9` takes the torch away on which everybody's rows
+were computed, and nothing says so. xaibench says so: what no longer fits its own requirements, whose requirements are not
+met, and what changed since it last computed something here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from xaibench import registry
+from xaibench.errors import RunError
+from xaibench.files import write_text
+
+#: What all plugins share, and whose version decides numbers.
+SHARED = ("torch", "torchaudio", "torchvision", "numpy")
+
+
+def versions(names: Sequence[str] = SHARED) -> dict[str, str]:
+    """Installed version by distribution name; those not installed are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def swapped() -> list[str]:
+    """Sentences about shared packages that do not fit, or are no longer those of the last run; none where all is well."""
+    now, packages = versions(), _packages()
+    notes = []
+    for name, who in packages.items():
+        for wanted in _requirements(who):
+            have = now.get(wanted.name)
+            if have is not None and not wanted.specifier.contains(have, prereleases=True):
+                notes.append(f"{name} {who.version} needs {wanted}, but {wanted.name} {have} is installed")
+    before = _remembered()
+    for shared, then in before.get("versions", {}).items():
+        have = now.get(shared, "not installed")
+        if have != then:
+            new = [f"{n} {w.version}" for n, w in packages.items() if before.get("packages", {}).get(n) != w.version]
+            since = f"; new since then: {', '.join(new)}" if new else ""
+            notes.append(
+                f"{shared} was {then} when xaibench last computed something here, and is {have} now{since}. If that was not "
+                f"meant: pip install {shared}=={then}"
+            )
+    return notes
+
+
+def remember() -> None:
+    """Take the versions of now for those of the last run. A home that cannot be written to remembers nothing."""
+    known = {"versions": versions(), "packages": {name: who.version for name, who in _packages().items()}}
+    with suppress(RunError):  # the next run then says nothing of what changed; the other checks stand
+        write_text(_memory(), json.dumps(known))
+
+
+def _packages() -> dict[str, Distribution]:
+    """xaibench and every package with plugins."""
+    claims = [claim for group in registry.GROUPS for claim in registry.plugins(group).values()]
+    names = {plugin.distribution for claim in claims for plugin in claim}
+    found = {}
+    for name in sorted({registry.CORE, *names}):
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            continue  # run from a source tree that is not installed
+    return found
+
+
+def _requirements(who: Distribution) -> list[Requirement]:
+    """What a package asks of the shared ones, extras aside."""
+    found = []
+    for text in who.requires or ():
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            continue  # pip said so when it was installed
+        if wanted.name.lower() in SHARED and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+            found.append(wanted)
+    return found
+
+
+def _memory() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench"
+    return cache / f"stack-{hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]}.json"
+
+
+def _remembered() -> dict[str, dict[str, str]]:
+    try:
+        found = json.loads(_memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # never run here, or a damaged note
+    return found if isinstance(found, dict) else {}
