@@ -6,7 +6,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(p))
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test check check-all format bench clean
+.PHONY: demo test check check-all lint types coverage wheels oldest docs format bench clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECTS)
@@ -15,7 +15,7 @@ $(VENV)/.demo: $(PROJECTS)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]' $(EDITABLE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs,dev]' $(EDITABLE)
 	touch $@
 
 demo: $(VENV)/.demo
@@ -25,9 +25,34 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m 'not heavy' -q
 
-check: $(VENV)/.test
+# All that a release must pass: about 45 minutes on two cores. `oldest` and `wheels` each make an environment (8 GB) and remove it.
+check: lint types coverage docs wheels oldest
+
+lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m 'not heavy' -q --cov --cov-report=term:skip-covered
+
+docs: $(VENV)/.test
+	$(BIN)/mkdocs build --strict --quiet
+
+wheels: $(VENV)/.test
+	$(BIN)/python tests/release/wheels.py build dist
+	$(BIN)/python tests/release/wheels.py try dist
+
+# The newest versions that the pyprojects allow are those of $(VENV); these are the oldest.
+oldest: $(VENV)/.test
+	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
+	$(BIN)/python tests/release/oldest.py > build/oldest.txt
+	build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir -c build/oldest.txt \
+	  -e '.[test]' $(EDITABLE)
+	build/oldest/bin/python -m pytest -n 2 -m 'not heavy' -q
+	rm -rf build/oldest
 
 check-all: check
 	$(BIN)/python -m pytest -n 2 -q

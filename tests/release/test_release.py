@@ -1,0 +1,66 @@
+"""What the release checks look at; the checks themselves take minutes and gigabytes: `make wheels`, `make oldest`."""
+
+from __future__ import annotations
+
+import runpy
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+HERE = Path(__file__).parent
+WHEELS = runpy.run_path(str(HERE / "wheels.py"))
+OLDEST = runpy.run_path(str(HERE / "oldest.py"))
+
+
+def test_the_oldest_version_is_the_highest_of_all_lower_bounds():
+    asked = map(Requirement, ["a>=1.2,<2", "a>=1.10; extra == 'x'", "b==3", "c", "ruff>=1", "xaibench>=0.1"])
+    assert OLDEST["oldest"](asked) == {"a": Version("1.10"), "b": Version("3")}
+
+
+def test_every_dependency_of_the_first_party_has_a_lower_bound():
+    asked = list(OLDEST["requirements"]())
+    bounded = OLDEST["oldest"](iter(asked))
+    free = {r.name for r in asked} - set(bounded) - OLDEST["TOOLS"] - {"setuptools"}
+    assert {name for name in free if not name.startswith("xaibench")} == set()
+    assert {"torch", "captum", "shap", "zennit", "grad-cam"} <= set(bounded)
+
+
+def wheel(folder: Path, **files: str) -> Path:
+    path = folder / "a-1-py3-none-any.whl"
+    usual = {
+        "a/__init__.py": '"""A."""',
+        "a-1.dist-info/METADATA": "Metadata-Version: 2.4
+Name: a
+
+What it is.",
+        "a-1.dist-info/licenses/LICENSE": "MIT",
+        "a-1.dist-info/entry_points.txt": "[xaibench.api]
+1 = a
+[xaibench.metrics]
+m = a:m",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in {**usual, **files}.items():
+            if text is not None:
+                archive.writestr(name, text)
+    return path
+
+
+def test_a_wheel_as_it_should_be_has_no_fault(tmp_path):
+    assert list(WHEELS["looked_at"](wheel(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [({"a/tests/test_a.py": ""}, "holds a/tests/test_a.py"), ({"a/__pycache__/x.pyc": ""}, "holds a/__pycache__/x.pyc"),
+     ({"a/where.json": str(HERE.parents[1] / "x")}, "a/where.json names a folder of this machine"),
+     ({"a-1.dist-info/METADATA": "Name: a\n\n"}, "has no description"),
+     ({"a-1.dist-info/licenses/LICENSE": None}, "has no licence file"),
+     ({"a-1.dist-info/entry_points.txt": "[xaibench.metrics]\nm = a:m"}, "declares no version of their contract")],
+)  # fmt: skip
+def test_what_no_wheel_may_be_is_named(tmp_path, files, fault):
+    (found,) = WHEELS["looked_at"](wheel(tmp_path, **files))
+    assert fault in found
