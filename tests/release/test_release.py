@@ -32,15 +32,9 @@ def wheel(folder: Path, **files: str) -> Path:
     path = folder / "a-1-py3-none-any.whl"
     usual = {
         "a/__init__.py": '"""A."""',
-        "a-1.dist-info/METADATA": "Metadata-Version: 2.4
-Name: a
-
-What it is.",
+        "a-1.dist-info/METADATA": "Metadata-Version: 2.4\nName: a\n\nWhat it is.",
         "a-1.dist-info/licenses/LICENSE": "MIT",
-        "a-1.dist-info/entry_points.txt": "[xaibench.api]
-1 = a
-[xaibench.metrics]
-m = a:m",
+        "a-1.dist-info/entry_points.txt": "[xaibench.api]\n1 = a\n[xaibench.metrics]\nm = a:m",
     }
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in {**usual, **files}.items():
