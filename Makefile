@@ -15,7 +15,7 @@ $(VENV)/.demo: $(PROJECTS)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs,dev]' $(EDITABLE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]' $(EDITABLE)
 	touch $@
 
 demo: $(VENV)/.demo
@@ -39,7 +39,7 @@ coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m 'not heavy' -q --cov --cov-report=term:skip-covered
 
 docs: $(VENV)/.test
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 wheels: $(VENV)/.test
 	$(BIN)/python tests/release/wheels.py build dist

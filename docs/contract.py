@@ -1,4 +1,4 @@
-"""The page of the plugin contract, made from the source of `xaibench/protocols.py`: its text, its records, their comments."""
+"""The page of the plugin contract, made from the source of `xaibench/protocols.py`: text, records, and their comments."""
 
 from __future__ import annotations
 

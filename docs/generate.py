@@ -1,4 +1,4 @@
-"""Write the pages that are made from code: catalogue, countermeasures, plugin contract, and the README's error rates.
+"""Write the pages made from code: catalogue, commands, countermeasures, plugin contract, and the README's error rates.
 
 python docs/generate.py            (a test fails when the page is stale)
 """
@@ -21,6 +21,7 @@ from xaibench.weights import read_card
 
 PAGE = Path(__file__).parent / "catalog.md"
 CONTRACT = Path(__file__).parent / "contract.md"
+COMMANDS = Path(__file__).parent / "commands.md"
 COUNTERMEASURES = Path(__file__).parent / "countermeasures.md"
 README = Path(__file__).parents[1] / "README.md"
 OURS = ("xaibench",)
@@ -73,6 +74,11 @@ def page() -> str:
 def contract() -> str:
     """The page of the plugin contract."""
     return runpy.run_path(str(Path(__file__).parent / "contract.py"))["page"]()
+
+
+def commands() -> str:
+    """The page of commands: `docs/commands.py`."""
+    return runpy.run_path(str(Path(__file__).parent / "commands.py"))["page"]()
 
 
 def _axes(model: Any) -> str:
@@ -155,5 +161,6 @@ def countermeasures() -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     CONTRACT.write_text(contract(), encoding="utf-8")
+    COMMANDS.write_text(commands(), encoding="utf-8")
     COUNTERMEASURES.write_text(countermeasures(), encoding="utf-8")
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
