@@ -37,5 +37,9 @@ class RunError(XaibenchError):
     """A run directory cannot be used or continued."""
 
 
+class SubmissionError(XaibenchError):
+    """A run cannot be submitted, or a submission pack is not what `xaibench submit` writes."""
+
+
 class XaibenchWarning(UserWarning):
     """What a user should know of a result that stands all the same; the command line prints it as a note."""
