@@ -93,7 +93,8 @@ def _settings(spec: dict[str, Any]) -> str:
     """What a training changed of the defaults."""
     usual = json.loads(json.dumps(asdict(TrainSpec())))
     changed = {k: v for k, v in spec.items() if k != "seed" and v != usual.get(k, v)}
-    return ", ".join(f"{k}={dict(v) if k == 'vocoder_weights' else v}" for k, v in changed.items()) or "the defaults"
+    said = ", ".join(f"{k}={dict(v) if k == 'vocoder_weights' else v}" for k, v in changed.items())
+    return said or ("the defaults" if len(spec) > 1 else "its own fit, no epochs")
 
 
 def _rates(path: Path) -> list[str]:

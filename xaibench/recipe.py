@@ -31,6 +31,9 @@ class Recipe:
     convert:  `convert(file, out)` reads a checkpoint as its authors publish it and writes ours (`weights.save_imported`).
     obtain:   how to get weights where none ship: one sentence that names the command.
     optional: True for one made to test methods and metrics, no detector of spoofed speech: `--cm all` leaves it out.
+    fit:      `fit(cm, recordings, *, seed)` for one that gradients do not train (a mixture by EM, a library's classifier):
+              `xaibench train` calls it in the place of its epochs, with the training recordings `(N,)` by vocoder,
+              "bonafide" among them, held-out vocoders not. It sets the weights in place; same seed, same weights.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Recipe:
     convert: Callable[[Path, Path], Path] | None = None
     obtain: str = ""
     optional: bool = False
+    fit: Callable[..., None] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

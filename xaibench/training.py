@@ -169,6 +169,8 @@ def train(
 
     Every epoch ends with a checkpoint in `out/last.pt`; calling again continues there. `report` gets one dictionary an
     epoch. `options` are the countermeasure's; `excerpts` the training audio, where it was read before (for another seed).
+    A recipe with a `fit` of its own is trained by it instead, in one go: of the spec only the seed counts then.
+
     Raises RunError when `out` cannot be written or holds a training with another spec, for data that cannot be
     trained on or judged (no training pairs, fewer than a batch, no dev split, one class only, another sample rate, two
     data sets with one utterance, a vocoder of no known class), and for a loss that is not finite.
@@ -185,6 +187,10 @@ def train(
     identity = json.loads(json.dumps(identity))
     model = recipe.untrained(seed=spec.seed, **options).to(device, memory_format=torch.channels_last)
     _check_corpora(corpora, model.sample_rate)
+    if getattr(recipe, "fit", None) is not None:
+        identity["spec"] = {"seed": spec.seed}  # nothing else of it decides
+        recipe.fit(model, _recordings(corpora), seed=spec.seed)
+        return _publish(recipe, model, corpora, out, identity, [0], spec, device)
     excerpts = excerpts or Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
     steps = len(excerpts.sources) // spec.batch_pairs
     if steps < 1:
@@ -227,6 +233,22 @@ def train(
     _load_average(model, [out / f"epoch-{e}.safetensors" for e in best])
     lesson.settle()
     return _publish(recipe, model, corpora, out, identity, best, spec, device)
+
+
+def _recordings(corpora: Sequence[Corpus]) -> dict[str, list[np.ndarray]]:
+    """The training recordings `(N,)` by vocoder, "bonafide" among them, without held-out vocoders.
+
+    Raises RunError unless there are both bona fide and vocoded ones.
+    """
+    hidden = held_out(corpora)
+    found: dict[str, list[np.ndarray]] = {}
+    for corpus in corpora:
+        for u in corpus.utterances:
+            if u.split == "train" and u.vocoder not in hidden:
+                found.setdefault(u.vocoder, []).append(audio.read(u.path, sample_rate=corpus.sample_rate))
+    if "bonafide" not in found or len(found) < 2:
+        raise RunError(f"no bona fide and vocoded training recordings in {', '.join(c.name for c in corpora)}")
+    return found
 
 
 def _best(history: Sequence[dict], count: int) -> list[int]:

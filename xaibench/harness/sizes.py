@@ -233,7 +233,8 @@ def fastest_batch(view: View) -> Size:
             seconds = _seconds(view, inputs)
             better = kind == "cuda" or seconds < (1 - WORTH) * fastest
             if better:
-                need = _needs(lambda: _gradient(view, inputs), view.device)  # noqa: B023 - called at once
+                judge = _gradient if "gradients" in view.offers else View.score
+                need = _needs(lambda: judge(view, inputs), view.device)  # noqa: B023 - called at once
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
