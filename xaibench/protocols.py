@@ -28,10 +28,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from xaibench.errors import PluginError
 from xaibench.types import Attribution, Axis, Utterance
@@ -65,8 +65,33 @@ NEEDS = {
 }
 
 
+class TorchModule(Protocol):
+    """What of torch's `nn.Module` the harness calls on a countermeasure: every `nn.Module` has it."""
+
+    @property
+    def training(self) -> bool: ...
+
+    def to(self, *args: Any, **kwargs: Any) -> Self: ...
+
+    def eval(self) -> Self: ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> object: ...
+
+
 @runtime_checkable
-class Countermeasure(Protocol):
+class Countermeasure(TorchModule, Protocol):
     """A torch module `(B, N) -> logits (B, len(classes))`, cut in two at its *tap*.
 
     The tap is the last tensor whose axes are still physical. It must be a true cut:
@@ -85,18 +110,32 @@ class Countermeasure(Protocol):
     intrinsic      name -> function of the tap `(B, C, F, T)` -> `(B, F, T)`: maps that it computes itself, positive = spoof.
     attentions     name -> self-attention module, from input to output, whose forward calls torch's softmax,
                    scaled_dot_product_attention or multi_head_attention_forward on `n` tokens.
-    attention_axes frequency and time axis of these tokens, of `F' * T' = n` cells, time running fastest; default one cell of
-                   frequency and the tap's time axis.
+    attention_axes  frequency and time axis of these tokens, of `F' * T' = n` cells, time running fastest; default one cell
+                   of frequency and the tap's time axis.
     frontend.fit   `fit(waveforms (B, N))`: sets the front end's normalisation before training.
     settle         `settle(waveforms (B, N))`: sets buffers after training, such as the mean of a learned tap.
     training_loss  `training_loss(tap, labels (B,), weight (K,) or None)`: a scalar; default cross-entropy of the logits.
     """
 
-    sample_rate: int  # Hz
-    n_samples: int  # the length it looks at; the harness cuts or repeats to it
-    classes: Sequence[str]  # one name per logit; exactly one is "bonafide"
-    frontend: nn.Module  # (B, N) -> tap (B, C, F, T), differentiable
-    backend: nn.Module  # tap -> logits
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+
+    @property
+    def n_samples(self) -> int:
+        """The length it looks at; the harness cuts or repeats to it."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """One name per logit; exactly one is "bonafide"."""
+
+    @property
+    def frontend(self) -> nn.Module:
+        """`(B, N)` -> tap `(B, C, F, T)`, differentiable."""
+
+    @property
+    def backend(self) -> nn.Module:
+        """Tap -> logits."""
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
@@ -110,7 +149,7 @@ class Countermeasure(Protocol):
     def layers(self) -> Mapping[str, nn.Module]:
         """Layers with `(B, C', F', T')` output, from input to output; the last one is the CAM family's default."""
 
-    def __call__(self, waveform: Tensor) -> Tensor: ...
+    def __call__(self, waveform: Tensor, /) -> Tensor: ...
 
 
 class CountermeasureRecipe(Protocol):
@@ -119,11 +158,25 @@ class CountermeasureRecipe(Protocol):
     `xaibench.recipe.Recipe` is one, made from a builder function.
     """
 
-    name: str
-    paper: str
-    options: Mapping[str, Any]  # name -> default of what `untrained` may be given
-    training: Mapping[str, Any]  # settings of `xaibench train` that suit it
-    obtain: str  # how to get weights where none ship
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+
+    @property
+    def paper(self) -> str:
+        """Where it is described."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Name -> default of what `untrained` may be given."""
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """Settings of `xaibench train` that suit it."""
+
+    @property
+    def obtain(self) -> str:
+        """How to get weights where none ship."""
 
     def untrained(self, *, seed: int, **options: Any) -> Countermeasure:
         """A fresh one, for `xaibench train`. Same seed and options, same weights."""

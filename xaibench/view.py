@@ -21,12 +21,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xaibench.errors import Unsupported, XaibenchError
+from xaibench.frontends import whole_band
 from xaibench.grid import Grid
 from xaibench.passes import Passes
 from xaibench.precision import computed_in
@@ -82,6 +84,8 @@ class View:
     fills:      name -> tensor broadcastable to `inputs`; of `inputs`' four dimensions if it differs between utterances.
     references: `(R, C, F, T)`, bona fide utterances of the data set's training (or dev) split; R is 0 where it has neither.
     layers:     dotted names, within `model`, of its two-dimensional layers from input to output.
+    attentions: dotted names, within `whole()`, of its self-attention layers from input to output.
+    lead:       what stands between the recordings and `inputs`, where attention layers lie there; None otherwise.
     ids, seed:  one name an utterance; together with the seed they fix every random draw.
     offers:     which of `xaibench.protocols.NEEDS` this view can serve.
     """
@@ -104,6 +108,10 @@ class View:
     resolves: frozenset[str] = BOTH  # what a map on these axes can tell apart
     layers_resolve: frozenset[str] | None = None  # the same for a map of `layers`; None: as `resolves`
     intrinsic: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)  # the countermeasure's own maps
+    attentions: tuple[str, ...] = ()
+    attention_axes: tuple[Axis, Axis] | None = None  # of their tokens, F' * T' of them, time running fastest
+    lead: nn.Module | None = None
+    recordings: Tensor | None = None  # (B, N), what `lead` takes
     passes: Passes | None = None  # passes shared with other methods; read them only where `passes.holds(model, inputs)`
 
     def __len__(self) -> int:
@@ -128,11 +136,24 @@ class View:
                 if {"references", "prior"} & set(missing)
                 else ""
             )
+            if "gradients" not in self.offers:
+                data += "; it offers scores only, which methods that mask and ask explain (occlusion, kernel-shap, lime)"
             raise Unsupported(f"{what} needs what the {self.route} route of this countermeasure lacks: {reasons}{data}")
+
+    def known_truth(self) -> Truth:
+        """`truth`, for a method that declares the need. Raises Unsupported where this view has none."""
+        if self.truth is None:
+            raise Unsupported("this view holds no truth: a method that reads it declares the need `truth`")
+        return self.truth
 
     def private_model(self) -> nn.Module:
         """A deep copy for libraries that patch, hook or set attributes on modules."""
         return copy.deepcopy(self.model)
+
+    def whole(self) -> nn.ModuleDict:
+        """`model`, and in front of it `lead` where there is one: what `attentions` names. Shared, as `model` is."""
+        lead = {} if self.lead is None else {"lead": self.lead}
+        return nn.ModuleDict({**lead, "model": self.model})
 
     def fill(self, name: str) -> Tensor:
         """A fill, expanded to the shape of `inputs`; also the baseline of path methods. Raises Unsupported."""
@@ -174,7 +195,10 @@ class View:
         fills = {n: t[at] if n in own else t for n, t in self.fills.items()}
         energy = None if self.energy is None else self.energy[at]
         ids = tuple(self.ids[i] for i in rows)
-        return replace(self, inputs=self.inputs[at], fills=fills, ids=ids, truth=truth, energy=energy)
+        recordings = None if self.recordings is None else self.recordings[at]
+        return replace(
+            self, inputs=self.inputs[at], fills=fills, ids=ids, truth=truth, energy=energy, recordings=recordings
+        )  # fmt: skip
 
     def each(self) -> Iterator[View]:
         """One view an utterance: for methods that draw random numbers or take one input at a time."""
@@ -228,7 +252,7 @@ def patches(shape: tuple[int, int], height: int, width: int) -> Tensor:
 
 def native_view(
     cm: Countermeasure, spoof: Tensor, bonafide: Tensor | None, references: Tensor, ids: Sequence[str], *,
-    seen: Tensor | None = None, **facts: object,
+    seen: Tensor | None = None, **facts: Any,
 ) -> View:  # fmt: skip
     """Explain at the tap. Waveforms `(B, n_samples)`, `(B, n_samples)` or None for speech without twins, `(R, n_samples)`;
     `seen` are the references of an earlier view, not to be made again; `facts` go to `View`.
@@ -252,6 +276,10 @@ def native_view(
         "layers_resolve": getattr(cm, "layers_resolve", None),
         "intrinsic": dict(getattr(cm, "intrinsic", {})),
     }
+    # Self-attention in front of the tap is reached through the recordings; a map of it says which frames the tap heard.
+    declared = {id(module) for module in getattr(cm, "attentions", {}).values()}
+    if any(id(module) in declared for module in frontend.modules()):
+        own |= {"lead": frontend, "recordings": spoof}
     facts = {**own, **facts}
     return _view(cm, "native", model, inputs, cm.axes, fills, seen, ids, modules=modules, facts=facts)
 
@@ -265,7 +293,7 @@ def grid_view(
     *,
     grid: Grid,
     seen: Tensor | None = None,
-    **facts: object,
+    **facts: Any,
 ) -> View:
     """Explain the complex STFT in front of the whole countermeasure. Arguments as `native_view`, and the grid."""
     n_samples = spoof.shape[1]
@@ -298,13 +326,27 @@ def grid_view(
 def _view(cm, route, model, inputs, axes, fills, references, ids, *, modules, facts) -> View:
     names = {id(module): name for name, module in model.named_modules()}
     layers = tuple(names[id(layer)] for layer in cm.layers.values() if id(layer) in names)  # in the declared order
-    offers = {"gradients"} | ({"twin"} & set(fills))
+    facts = {**facts, **_attention(cm, model, facts.get("lead"))}
+    offers = {"twin"} & set(fills)
     offers |= {"references"} if len(references) else set()
-    offers |= {"layers"} if layers else set()
-    offers |= {"modules"} if modules else set()
+    if getattr(cm, "gradients", True):  # without them the score is a number and nothing else
+        offers |= {"gradients"} | ({"layers"} if layers else set()) | ({"modules"} if modules else set())
     offers |= {"intrinsic"} if facts.get("intrinsic") else set()
+    offers |= {"attention"} if facts.get("attentions") and "gradients" in offers else set()
     offers |= {need for need in ("truth", "prior") if facts.get(need) is not None}
     return View(
         route=route, model=model, inputs=inputs, axes=axes, fills=fills, references=references, layers=layers,
         ids=tuple(ids), offers=frozenset(offers), **facts,
     )  # fmt: skip
+
+
+def _attention(cm, model: nn.Module, lead: nn.Module | None) -> dict[str, object]:
+    """The countermeasure's self-attention layers that lie within `model` or `lead`, and the axes of their tokens."""
+    declared = getattr(cm, "attentions", {})
+    stages = nn.ModuleDict({"model": model} if lead is None else {"lead": lead, "model": model})
+    names = {id(module): name for name, module in stages.named_modules()}
+    found = tuple(names[id(layer)] for layer in declared.values() if id(layer) in names)
+    if not found:
+        return {}
+    axes = getattr(cm, "attention_axes", None) or (whole_band(cm.sample_rate), cm.axes[1])
+    return {"attentions": found, "attention_axes": axes}

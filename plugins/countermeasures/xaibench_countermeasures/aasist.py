@@ -250,6 +250,7 @@ class Aasist(WaveformCountermeasure):
     torch.Size([1, 2])
     """
 
+    backend: AasistBackend
     layers_resolve = frozenset({"time"})  # the 23 rows of a layer are equal on the mel scale, not in hertz
     module_rules = False  # the graph part is functional: no library has rules for it
 

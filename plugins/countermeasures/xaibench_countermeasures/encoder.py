@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class SmallEncoder(nn.Module):
         for number, (channels, kernel, stride) in enumerate(
             ((16, (5, 5), (2, 2)), (24, (3, 3), (2, 1)), (32, (3, 3), (2, 1)), (48, (3, 3), (2, 1))), start=1
         ):
-            padding = tuple(k // 2 for k in kernel)
+            padding = kernel[0] // 2, kernel[1] // 2
             modules += [
                 (f"conv_{number}", nn.Conv2d(inputs, channels, kernel, stride, padding, bias=False)),
                 (f"norm_{number}", nn.BatchNorm2d(channels)),
@@ -140,6 +141,11 @@ class SmallEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.norm(x).transpose(1, 2).unsqueeze(2)
+
+    @property
+    def attentions(self) -> Mapping[str, nn.Module]:
+        """The self-attention of every transformer layer, one token a frame."""
+        return {f"layer_{number}": layer.get_submodule("attend") for number, layer in enumerate(self.layers, start=1)}
 
     def fit(self, waveforms: Tensor) -> None:
         """Set the normalisation per frequency from training waveforms `(B, N)`."""
@@ -186,7 +192,7 @@ class HuggingFaceEncoder(nn.Module):
         config = Wav2Vec2Config.from_pretrained(folder, local_files_only=True)
         config.apply_spec_augment = False
         try:
-            model, found = Wav2Vec2Model.from_pretrained(
+            loaded: Any = Wav2Vec2Model.from_pretrained(
                 folder,
                 config=config,
                 local_files_only=True,
@@ -196,6 +202,7 @@ class HuggingFaceEncoder(nn.Module):
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]})") from error
+        model, found = loaded
         # transformers fills what a file lacks with random numbers and a warning; the mask's embedding is not used here
         missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
         if missing:
@@ -217,6 +224,11 @@ class HuggingFaceEncoder(nn.Module):
             centred = waveform - waveform.mean(1, keepdim=True)
             waveform = centred / (centred.square().mean(1, keepdim=True) + 1e-7).sqrt()
         return self.model(waveform).last_hidden_state.transpose(1, 2).unsqueeze(2)
+
+    @property
+    def attentions(self) -> Mapping[str, nn.Module]:
+        """The self-attention of every transformer layer, one token a frame."""
+        return {f"layer_{number}": layer.attention for number, layer in enumerate(self.model.encoder.layers, start=1)}
 
     def frames(self, n_samples: int) -> int:
         """Number of frames of a waveform; 201 for the 64,600 samples of the literature. Raises XaibenchError below one."""

@@ -114,7 +114,7 @@ class BLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.l_blstm.weight_ih_l0.dtype)
+            x = x.to(self.l_blstm.all_weights[0][0].dtype)
             if self.training:
                 return self.l_blstm(x)[0]
             with torch.backends.cudnn.flags(enabled=False):
@@ -169,6 +169,7 @@ class LFCCLCNN(nn.Module):
 
     sample_rate = lfcc.SAMPLE_RATE
     classes = ("spoof", "bonafide")
+    backend: TrimPad | LSTMSum
     #: Not every operation of the back end has a relevance and a DeepLIFT rule. (`modules` is a method of every nn.Module.)
     module_rules = False
     #: What a map of `layers` can tell apart: their height is cepstral.

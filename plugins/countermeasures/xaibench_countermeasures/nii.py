@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def convert_nii(recipe_name: str, path: Path, out: Path, *, frames: int = NII_FR
     options = {"dropout": 0.7, "n_samples": frames * HOP}
     if recipe is trim_pad:
         options["frames"] = frames
-    model = recipe.untrained(seed=0, **options)
+    model = cast(LFCCLCNN, recipe.untrained(seed=0, **options))
     weights = read_nii(path)
     weights["frontend.mean"] = model.frontend.mean if mean is None else mean
     _check(path, weights, model)

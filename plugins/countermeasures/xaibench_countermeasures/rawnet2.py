@@ -126,6 +126,7 @@ class RawNet2(WaveformCountermeasure):
     torch.Size([1, 2])
     """
 
+    backend: RawNet2Backend
     layers_resolve = frozenset({"time"})
     module_rules = False  # no attribution library has a rule for a GRU
 
@@ -138,7 +139,7 @@ class RawNet2(WaveformCountermeasure):
         fc_nodes: int = 128,
         n_samples: int = 32_000,
     ) -> None:
-        super().__init__(n_samples, RawNet2Backend(tuple(filters), gru_nodes, gru_layers, fc_nodes))
+        super().__init__(n_samples, RawNet2Backend(filters, gru_nodes, gru_layers, fc_nodes))
 
     @property
     def layers(self) -> Mapping[str, nn.Module]:

@@ -211,6 +211,10 @@ class SSLRes1D(nn.Module):
         return self.tap_mean
 
     @property
+    def attentions(self) -> Mapping[str, nn.Module]:
+        return self.frontend.attentions
+
+    @property
     def layers(self) -> Mapping[str, nn.Module]:
         return {"res1d": self.backend.res1d, "fc": self.backend.fc}
 

@@ -226,6 +226,10 @@ class TCA(nn.Module):
         return self.tap_mean
 
     @property
+    def attentions(self) -> Mapping[str, nn.Module]:
+        return self.frontend.attentions
+
+    @property
     def layers(self) -> Mapping[str, nn.Module]:
         return {"dense_1": self.backend.dense_1, "dense_2": self.backend.dense_2}
 

@@ -1,0 +1,1 @@
+"""Attributors for countermeasures with a transformer: attention rollout, GATR and AttnLRP."""
