@@ -29,7 +29,7 @@ STOREYS = {
     "metrics": 4, "controls": 4, "extremal": 4,
     "harness": 6, "audit": 7, "det": 7, "evaluation": 7, "testing": 7, "leaderboard": 7, "figures": 7, "diagrams": 7,
     "site": 7, "analysis": 7, "mean_audio": 7, "api": 7,
-    "listen": 7, "listening": 7, "cli": 8,
+    "listen": 7, "listening": 7, "submission": 7, "scaffold": 7, "cli": 8,
 }  # fmt: skip
 MIDDLE = 5
 
