@@ -35,17 +35,12 @@ def _shown(node: ast.ClassDef | ast.FunctionDef, lines: list[str]) -> list[str]:
     what = "Decorator" if isinstance(node, ast.FunctionDef) else "Protocol" if _is_protocol(node) else "Record"
     out = [f"## {what} `{node.name}`", "", _plain(ast.get_docstring(node) or ""), ""]
     body = node.body if isinstance(node, ast.ClassDef) else []
-    fields = [n for n in body if isinstance(n, ast.AnnAssign)]
+    fields = [_field(n, lines) for n in body if isinstance(n, ast.AnnAssign) or _is_property(n)]
     if fields:
         out += ["| field | type | default | |", "| --- | --- | --- | --- |"]
-        for n in fields:
-            default = "" if n.value is None else f"`{_default(n.value)}`"
-            note = lines[n.end_lineno - 1].partition("  # ")[2]
-            cells = f"`{n.target.id}`", f"`{ast.unparse(n.annotation)}`", default, note
-            out.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-        out.append("")
+        out += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in fields] + [""]
     for n in body:
-        if isinstance(n, ast.FunctionDef) and (ast.get_docstring(n) or n.name == "__call__"):
+        if isinstance(n, ast.FunctionDef) and not _is_property(n) and (ast.get_docstring(n) or n.name == "__call__"):
             if n.name.startswith("__") and n.name != "__call__":
                 continue
             signature = f"{n.name}({ast.unparse(n.args)}) -> {ast.unparse(n.returns)}"
@@ -54,6 +49,19 @@ def _shown(node: ast.ClassDef | ast.FunctionDef, lines: list[str]) -> list[str]:
         arguments = ast.unparse(node.args).removeprefix("*, ").split(", ")
         out += ["```text", f"@{node.name}(", *(f"    {a.replace('=', ' = ')}," for a in arguments), ")", "```", ""]
     return out
+
+
+def _field(node: ast.AnnAssign | ast.FunctionDef, lines: list[str]) -> tuple[str, str, str, str]:
+    """Name, type, default and note of a record's field, or of a protocol's property."""
+    if isinstance(node, ast.FunctionDef):
+        return f"`{node.name}`", f"`{ast.unparse(node.returns)}`", "", " ".join((ast.get_docstring(node) or "").split())
+    default = "" if node.value is None else f"`{_default(node.value)}`"
+    note = lines[node.end_lineno - 1].partition("  # ")[2]
+    return f"`{node.target.id}`", f"`{ast.unparse(node.annotation)}`", default, note
+
+
+def _is_property(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef) and any(ast.unparse(d) == "property" for d in node.decorator_list)
 
 
 def _is_protocol(node: ast.ClassDef) -> bool:

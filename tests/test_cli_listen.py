@@ -88,7 +88,7 @@ def test_the_scores_are_the_countermeasures_of_what_the_mask_makes(toy, pair, co
         for name in (vocoder, "bonafide")
     )
     stored = maps.read_map(maps.map_path(toy, "toy", "native", "toy-gradient", pair)).values
-    valid = maps.read_map(maps.truth_path(toy, "eq2", stored.shape[1], pair)).valid
+    valid = maps.read_truth(maps.truth_path(toy, "eq2", stored.shape[1], pair)).valid
     mask = top_mask(stored, 0.05, valid)
     cm = toybench.recipe.untrained(seed=0).eval()
 

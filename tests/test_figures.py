@@ -73,7 +73,7 @@ def test_titles_carry_the_utterances_own_rank_accuracy(run):
 
 
 def test_one_picture_a_route(run, tmp_path):
-    facts = maps.read_map(maps.truth_path(run, "eq2", GRID.shape(N)[1], PAIR)).metadata
+    facts = maps.read_truth(maps.truth_path(run, "eq2", GRID.shape(N)[1], PAIR)).metadata
     maps.write_map(maps.map_path(run, "lcnn", "grid", "saliency", PAIR), np.zeros(GRID.shape(N)), metadata=facts)
     names = [p.name for p in figures.show(run, PAIR, *waveforms(), RATE, out=tmp_path)]
     assert names == ["u1__world__lcnn__grid.png", "u1__world__lcnn__native.png"]

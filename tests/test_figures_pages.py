@@ -83,7 +83,7 @@ def test_the_homeworks_comparison(run, data, drawn, tmp_path, width, size):
 
 def test_the_mask_and_hits_are_those_of_the_run(run, data, drawn, tmp_path):
     comparison.compare_run(run, "u0/world", tmp_path, xai=["saliency"], look=look())
-    truth = maps.read_map(maps.truth_path(run, "eq2", figure_run.GRID.shape(figure_run.SAMPLES)[1], "u0/world"))
+    truth = maps.read_truth(maps.truth_path(run, "eq2", figure_run.GRID.shape(figure_run.SAMPLES)[1], "u0/world"))
     panels = [axes for axes in drawn[0].axes if len(axes.get_images()) > 1]
     (mask,) = [axes.get_images()[1].get_array()[..., 3] > 0 for axes in panels if len(axes.get_images()) == 2]
     np.testing.assert_array_equal(mask, truth.region)
@@ -105,7 +105,7 @@ def test_the_difference_is_the_smoothed_signed_one_of_eq_2(data, drawn, tmp_path
 
 def test_what_the_vocoder_added_is_positive():
     level = np.ones((33, 20))
-    stored = maps.StoredMap(level, {}, region=level > 2, valid=level > 0)
+    stored = maps.StoredTruth(level, {}, region=level > 2, valid=level > 0)
     content = comparison.Compared("u/world", level, 2 * level, stored, place_of(20 * 32, (8_000, 64, 32, "hann")), {})
     with style.style():
         figure = comparison._figure(content, "eq2", look())

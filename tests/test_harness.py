@@ -161,7 +161,7 @@ def test_maps_are_kept_and_recompute_the_score(root, tmp_path, monkeypatch):
     for row in table[table.metric == "rank-accuracy"].itertuples():
         pair = f"{row.utterance}/{row.vocoder}"
         stored = maps.read_map(maps.map_path(tmp_path, "toy", "native", "energy", pair))
-        truth = maps.read_map(maps.truth_path(tmp_path, "eq2", toybench.SHAPE[1], pair))
+        truth = maps.read_truth(maps.truth_path(tmp_path, "eq2", toybench.SHAPE[1], pair))
         score = relevance_rank_accuracy(
             torch.from_numpy(stored.values)[None], torch.from_numpy(truth.region)[None].bool(),
             torch.from_numpy(truth.valid).bool(),

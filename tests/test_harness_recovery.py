@@ -319,9 +319,9 @@ def test_maps_and_truths_of_retired_rows_are_retired_with_them(root, tmp_path, m
     spec = toybench.spec(root, "energy", limit=1, keep_maps=True)
     run(spec, tmp_path)
     (kept,) = (tmp_path / "maps" / "truth" / "eq2").rglob("*.safetensors")
-    small = maps.read_map(kept).region.sum()
+    small = maps.read_truth(kept).region.sum()
     run(replace(spec, truth=replace(spec.truth, share=0.1)), tmp_path)
-    assert maps.read_map(kept).region.sum() > 1.9 * small, "the truth of the old share is still drawn"
+    assert maps.read_truth(kept).region.sum() > 1.9 * small, "the truth of the old share is still drawn"
     assert len(list((tmp_path / "stale" / "maps").rglob("*.safetensors"))) == 2
 
 
@@ -482,3 +482,15 @@ def test_missing_decides_no_numbers_and_so_is_not_part_of_a_fingerprint(monkeypa
     after = plan.source_hash("xaibench")
     plan.source_hash.cache_clear()
     assert before == after
+
+
+def test_failed_cells_stay_until_they_are_asked_for_again(root, tmp_path, monkeypatch):
+    toybench.install(monkeypatch, "toy-gradient", "toy-crash")
+    asked = toybench.spec(root, "toy-gradient", "toy-crash", limit=3)
+    run(asked, tmp_path, batch_size=3)
+    assert run(asked, tmp_path, batch_size=3).computed == 0
+    monkeypatch.setattr(toybench, "crash", replace(toybench.zero, name="toy-crash"))
+    again = run(asked, tmp_path, batch_size=3, retry_failed=True)
+    assert (again.computed, again.kept) == (6, 6) and "failed" not in again.statuses  # one file had a failed cell
+    assert "computed again" in again.problems[0] and len(list((tmp_path / "stale").rglob("*.parquet"))) == 1
+    assert run(asked, tmp_path, batch_size=3, retry_failed=True).computed == 0

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from xaibench import installed, registry
+from xaibench.cache import place
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_torch_that_does_not_fit_xaibench_itself_is_said(site, monkeypatch):
 @pytest.mark.parametrize("text", ["", "{", "[1]", json.dumps({"versions": {"torch": "0"}})])
 def test_a_damaged_memory_harms_nobody(site, text):
     installed.remember()
-    installed._memory().write_text(text)
+    place(installed._memory()).write_text(text)
     assert len(installed.swapped()) == (1 if "versions" in text else 0)
 
 

@@ -365,8 +365,10 @@ def test_the_checks_of_ceiling_and_chance(tmp_path, board):
     scores = copy.deepcopy(fake_run.SCORES)
     scores["oracle"]["rank-accuracy"], scores["random"]["rank-accuracy"] = 0.9, 0.2
     text = said(board_of(tmp_path / "wrong", fake_run.rows(scores)))
-    assert re.search("Check failed: the oracle scores 0.[0-9]+ in rank-accuracy and must score 1", text)
+    assert re.search(r"Check: the oracle, the truth averaged onto the cells of lcnn, scores 0\.[0-9]+ in rank-acc", text)
     assert "Check failed: the random map's rank-accuracy is 0.2" in text and "does not contain chance, 0.05" in text
+    text = said(board_of(tmp_path / "grid", fake_run.rows(scores).assign(route="grid")))
+    assert re.search(r"Check failed: the oracle scores 0\.[0-9]+ in rank-accuracy and must score 1", text)
 
 
 @pytest.mark.parametrize(("eer", "words"), [(0.05, None), (0.31, "errs on 31.0%"), (None, "is unknown")])

@@ -22,7 +22,6 @@ def test_a_map_comes_back(tmp_path):
     np.testing.assert_array_equal(stored.values, a_map())
     assert stored.values.dtype == np.float32
     assert stored.metadata == {"utterance": "june_003", "seed": "3"}
-    assert stored.region is None
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no scratch file stays
 
 
@@ -30,11 +29,19 @@ def test_a_truth_comes_back(tmp_path):
     path = maps.truth_path(tmp_path, "eq2", 4, "u/world")
     values, region, valid = np.abs(a_map()), a_map() > 1, a_map() > -1
     maps.write_truth(path, values, region, valid, metadata={})
-    stored = maps.read_map(path)
+    stored = maps.read_truth(path)
     np.testing.assert_array_equal(stored.values, values)
     np.testing.assert_array_equal(stored.region, region)
     np.testing.assert_array_equal(stored.valid, valid)
     assert stored.region.dtype == bool
+    np.testing.assert_array_equal(maps.read_map(path).values, values)
+
+
+def test_a_map_is_no_truth(tmp_path):
+    path = tmp_path / "m.safetensors"
+    maps.write_map(path, a_map(), metadata={})
+    with pytest.raises(RunError, match="not a truth, it has no region"):
+        maps.read_truth(path)
 
 
 def test_a_transposed_map_keeps_its_meaning(tmp_path):

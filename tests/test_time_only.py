@@ -299,7 +299,7 @@ def test_countermeasures_of_two_lengths_share_a_run_and_its_kept_maps(root, tmp_
     frames = {"toy": SHAPE[1], "toy-time": GRID.shape(6_400)[1]}
     assert [p.parent.name for p in maps.truth_paths(out, "eq2", pair)] == sorted(map(str, frames.values()))
     for name, count in frames.items():
-        truth = maps.read_map(maps.truth_path(out, "eq2", count, pair))
+        truth = maps.read_truth(maps.truth_path(out, "eq2", count, pair))
         stored = maps.read_map(maps.map_path(out, name, "native", "oracle", pair))
         assert stored.values.shape == truth.values.shape == (SHAPE[0], count)
     utterance = table.utterance.iloc[0]

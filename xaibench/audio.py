@@ -89,7 +89,7 @@ def read_halves(pair: Pair, *, sample_rate: int) -> tuple[np.ndarray, ...]:
         halves = [half[: pair.spoof.n_samples] for half in halves]
     if len(halves[0]) != len(halves[-1]):
         raise AudioError(
-            f"{pair.spoof.path}: {len(halves[1])} samples, its bona fide twin {pair.bonafide.path} has {len(halves[0])}; "
+            f"{pair.spoof.path}: {len(halves[1])} samples, its bona fide twin {pair.halves[0].path} has {len(halves[0])}; "
             f"twins must be aligned and of equal length (vocoders often pad the end: cut it)"
         )
     return tuple(halves)

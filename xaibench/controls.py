@@ -62,6 +62,8 @@ def inverse_energy(view: View) -> Tensor:
 )  # fmt: skip
 def frequency_prior(view: View) -> Tensor:
     """How often training pairs have truth at that frequency (the mean of their regions): the same in every frame."""
+    if view.prior is None:
+        raise Unsupported("this view holds no prior: the data set has no training pairs")
     return view.prior.to(view.device)[None, :, None].expand(len(view), *view.shape).contiguous()
 
 
@@ -83,9 +85,9 @@ def oracle(view: View) -> Tensor:
     Not D itself, whose few largest values (it divides by the energy of bona fide speech) would decide every sum over
     cells: the time marginal of D is no ceiling of the metrics that look at frames.
     """
-    region = view.truth.region
-    flat = view.truth.values.flatten(1)
-    ranks = flat.argsort(dim=1, stable=True).argsort(dim=1).to(flat.dtype).view_as(view.truth.values)
+    truth = view.known_truth()
+    region, flat = truth.region, truth.values.flatten(1)
+    ranks = flat.argsort(dim=1, stable=True).argsort(dim=1).to(flat.dtype).view_as(truth.values)
     # Small beside the region; apart by more than float32 rounds, as ranks within the region are counted from its own first.
     first = ranks.masked_fill(~region, torch.inf).flatten(1).amin(1).clamp_max(flat.shape[1])[:, None, None]
     return torch.where(region, 1 + 1e-3 * (ranks - first) / flat.shape[1], 1e-3 * ranks / flat.shape[1])
@@ -101,7 +103,7 @@ def moved_truth(view: View) -> Tensor:
     The shape of the region, its clusters and its size stay; what it has to do with the vocoder goes. Each utterance has a
     shift of its own. Where nothing tells frequencies apart, only time moves.
     """
-    best, rows = oracle.function(view), view.truth.valid.any(1).nonzero()[:, 0]
+    best, rows = oracle.function(view), view.known_truth().valid.any(1).nonzero()[:, 0]
     maps = torch.zeros_like(best)
     for i, values in enumerate(best):
         generator = view.generator(i)
@@ -126,7 +128,8 @@ def energy_matched(view: View) -> Tensor:
     In the order of energy each cell of the region takes the next free cell that is at least as loud; the loudest, when
     none is left, the loudest that is free.
     """
-    valid, region = view.truth.valid, view.truth.region
+    truth = view.known_truth()
+    valid, region = truth.valid, truth.region
     maps = torch.zeros(len(view), *view.shape, device=view.device)
     for i, energy in enumerate(_energy(view)):
         inside, outside = (cells.flatten().nonzero()[:, 0] for cells in (region[i] & valid, valid & ~region[i]))

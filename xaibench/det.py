@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -83,7 +83,7 @@ def staircase(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[np.ndarray, np.n
     return false_alarm[corners], miss[corners]
 
 
-def _curve(axes: Axes, bonafide: np.ndarray, spoof: np.ndarray, **look: object) -> None:
+def _curve(axes: Axes, bonafide: np.ndarray, spoof: np.ndarray, **look: Any) -> None:
     false_alarm, miss = (
         ndtri(np.clip(r, LOW / 10, 1 - LOW / 10)) for r in staircase(bonafide, spoof)
     )  # 0 and 1 are infinite

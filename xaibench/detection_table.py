@@ -117,13 +117,13 @@ class _Costs:
     """The ASV error rates that belong to each row."""
 
     def __init__(self, scores: Scores, asv: AsvScores | None) -> None:
-        self.asv, self.pooled = asv, None
+        self.asv, self.mismatch = asv, ""
+        self.pooled: tdcf.AsvErrorRates | None = None
         if asv is None:
             return
         spoof = np.concatenate([*asv.attacks.values()]) if asv.attacks else np.empty(0)
         self.pooled = tdcf.asv_error_rates(asv.target, asv.nontarget, spoof)
         mine, theirs = set(scores.attacks) - UNNAMED, set(asv.attacks) - {""}
-        self.mismatch = ""
         if mine and theirs and not mine & theirs:
             raise XaibenchError(
                 f"the ASV scores are of {', '.join(sorted(theirs))}, the countermeasure's of {', '.join(sorted(mine))}; are "
@@ -134,7 +134,7 @@ class _Costs:
 
     def of(self, attack: str) -> tdcf.AsvErrorRates | str:
         """The rates of a row, or why there are none."""
-        if self.asv is None:
+        if self.asv is None or self.pooled is None:
             return NO_ASV
         if attack == "pooled":
             return self.mismatch or self.pooled

@@ -82,7 +82,7 @@ def _ranks(found: Friedman, methods: list[str], title: str, unit: str, look: Loo
     ]
     margin = max(text_width(word, small if look else size) for word in words) + (0.12 if look else 0.35)
     axis = look.width - 2 * margin if look else 5.2
-    if axis < LEAST:
+    if look and axis < LEAST:
         raise XaibenchError(
             f"{look.width:g} inches are too narrow for these {len(names)} names: {2 * margin + LEAST:.1f} are needed; take "
             "--width double, a smaller --font-size, or fewer methods"

@@ -43,3 +43,32 @@ class SubmissionError(XaibenchError):
 
 class XaibenchWarning(UserWarning):
     """What a user should know of a result that stands all the same; the command line prints it as a note."""
+
+
+#: Most characters of a sentence of others: torch lists every backend that it has, some print the tensor itself.
+LONGEST = 500
+
+
+def first_line(thing: object) -> str:
+    r"""What an error, a warning or a text of others says, in one line that a table and a terminal can hold.
+
+    It is cut to `LONGEST` characters; what would move a cursor, or is no character, becomes a space.
+
+    >>> first_line(ValueError("\x1b[31mred\x1b[0m and\ntwo lines"))
+    ' [31mred [0m and'
+    """
+    try:
+        text = str(thing)[: 100 * LONGEST]  # cut before it is looked at: it may be a gigabyte
+    except Exception:  # noqa: BLE001 - an error whose own text fails is still an error
+        return "(what it says cannot be printed)"
+    line = "".join(c if c.isprintable() else " " for c in next(iter(text.splitlines()), ""))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
+def told(error: BaseException) -> str:
+    """An error of others as a sentence: its kind and its first line.
+
+    >>> told(ZeroDivisionError("division by zero"))
+    'ZeroDivisionError: division by zero'
+    """
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +59,11 @@ class Excerpts:
                 f"weights are set for {', '.join(stray)}; the vocoders to train on are {', '.join(self.vocoders)}"
             )
 
-    def batch(self, sources: Sequence[str], n_samples: int, draw: np.random.Generator) -> Batch:
+    def batch(self, sources: Iterable[str], n_samples: int, draw: np.random.Generator) -> Batch:
         """One pair a source: the same excerpt of `n_samples` of both halves, at one of the speeds."""
-        real, fake, drawn = [], [], []
+        real: list[np.ndarray] = []
+        fake: list[np.ndarray] = []
+        drawn = []
         for source in sources:
             variant = self.audio[source][draw.integers(len(self.audio[source]))]
             vocoders = sorted(v for v in variant if v != "bonafide")

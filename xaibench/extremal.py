@@ -100,7 +100,7 @@ def _normal_scores(values: Tensor) -> Tensor:
 
 def _cells(view: View) -> Tensor:
     """Indices of the valid cells of a flat map, `(n,)`: of a mask a GPU would have to count the cells every time."""
-    return view.truth.valid.flatten().nonzero()[:, 0]
+    return view.known_truth().valid.flatten().nonzero()[:, 0]
 
 
 def _edge(theta: Tensor, cells: Tensor, share: float) -> Tensor:
@@ -113,8 +113,9 @@ def _scores(view: View, top: Tensor, fill: str) -> Tensor:
     """The score without the top cells minus that with them only; cells that are not valid stay. Shape: top `(B, F, T)` in
     [0, 1] -> `(B,)`.
     """
-    top = top * view.truth.valid
-    keep = torch.stack([1 - top, torch.where(view.truth.valid, top, 1.0)], 1)
+    valid = view.known_truth().valid
+    top = top * valid
+    keep = torch.stack([1 - top, torch.where(valid, top, 1.0)], 1)
     scores = view.model(view.filled(keep, fill))[:, 0]
     return scores[0::2] - scores[1::2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ def whole_band(sample_rate: int) -> Axis:
     >>> len(whole_band(16_000))
     1
     """
-    return Axis("frequency", [0.0, sample_rate / 2])
+    return Axis("frequency", np.array([0.0, sample_rate / 2]))
 
 
 class NormalisedLog(nn.Module):

@@ -8,19 +8,14 @@ met, and what changed since it last computed something here.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
-from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from xaibench import registry
-from xaibench.errors import RunError
-from xaibench.files import write_text
+from xaibench.cache import keep, kept
 
 #: What all plugins share, and whose version decides numbers.
 SHARED = ("torch", "torchaudio", "torchvision", "numpy")
@@ -46,7 +41,7 @@ def swapped() -> list[str]:
             have = now.get(wanted.name)
             if have is not None and not wanted.specifier.contains(have, prereleases=True):
                 notes.append(f"{name} {who.version} needs {wanted}, but {wanted.name} {have} is installed")
-    before = _remembered()
+    before = kept(_memory())
     for shared, then in before.get("versions", {}).items():
         have = now.get(shared, "not installed")
         if have != then:
@@ -61,9 +56,7 @@ def swapped() -> list[str]:
 
 def remember() -> None:
     """Take the versions of now for those of the last run. A home that cannot be written to remembers nothing."""
-    known = {"versions": versions(), "packages": {name: who.version for name, who in _packages().items()}}
-    with suppress(RunError):  # the next run then says nothing of what changed; the other checks stand
-        write_text(_memory(), json.dumps(known))
+    keep(_memory(), {"versions": versions(), "packages": {name: who.version for name, who in _packages().items()}})
 
 
 def _packages() -> dict[str, Distribution]:
@@ -92,14 +85,6 @@ def _requirements(who: Distribution) -> list[Requirement]:
     return found
 
 
-def _memory() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench"
-    return cache / f"stack-{hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]}.json"
-
-
-def _remembered() -> dict[str, dict[str, str]]:
-    try:
-        found = json.loads(_memory().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # never run here, or a damaged note
-    return found if isinstance(found, dict) else {}
+def _memory() -> str:
+    """The name under which this environment's versions are kept."""
+    return f"stack-{hashlib.sha256(sys.prefix.encode()).hexdigest()[:16]}"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from xaibench.backward import larger_half
+from xaibench.backward import Model, larger_half
 
 
 class MaxFeatureMap(nn.Module):
@@ -46,7 +46,7 @@ class ReLUMaxFeatureMap(nn.Module):
 
 
 @contextmanager
-def deeplift_form(model: nn.Module) -> Iterator[nn.Module]:
+def deeplift_form(model: Model) -> Iterator[Model]:
     """Within the block, every sub-module that offers `deeplift_form()` is replaced by it; afterwards all is as before.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), MaxFeatureMap())
@@ -61,9 +61,10 @@ def deeplift_form(model: nn.Module) -> Iterator[nn.Module]:
         for parent in list(model.modules()):
             # not named_children(), which lists an instance used under two names only once
             for name, child in list(parent._modules.items()):
-                if hasattr(child, "deeplift_form"):
+                form = getattr(child, "deeplift_form", None)
+                if child is not None and form is not None:
                     swapped.append((parent, name, child))
-                    setattr(parent, name, child.deeplift_form().train(child.training))
+                    setattr(parent, name, form().train(child.training))
         yield model
     finally:
         for parent, name, child in swapped:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,15 @@ class Section:
         """The first file of that kind and method."""
         return next((s for s in self.sounds if (s.kind, s.method) == (kind, method)), None)
 
-    def carried(self, sound: Sound, fill: str) -> float | None:
-        """How much of the score the cells of `sound` carry into a fill; None without scores, or where fill and utterance
-        are hardly apart (1 log-odds)."""
+    def add(self, fact: str, score: float) -> None:
+        """One more score of a fact that has one a random mask."""
+        self.facts.setdefault(fact, []).append(score)
+
+    def carried(self, sound: Sound | None, fill: str) -> float | None:
+        """How much of the score the cells of `sound` carry into a fill; None without it or scores, or where fill and
+        utterance are hardly apart (1 log-odds)."""
+        if sound is None:
+            return None
         return self.share_of(sound.in_silence if fill == "silence" else sound.in_twin, fill)
 
     def random(self, fill: str) -> list[float]:
@@ -132,8 +139,9 @@ class Section:
 
     def share_of(self, score: float | None, fill: str) -> float | None:
         """Where a score stands between that of the fill alone, 0, and the utterance's, 1."""
-        whole, other = self.find("original").of_file, self.facts.get(fill)
-        if None in (whole, other, score) or abs(whole - other) < 1:
+        original, other = self.find("original"), self.facts.get(fill)
+        whole = None if original is None else original.of_file
+        if whole is None or other is None or score is None or abs(whole - other) < 1:
             return None
         return (score - other) / (whole - other)
 
@@ -191,7 +199,7 @@ class _Desk:
         self.grid, self.power = grid, power_of(self.wave, grid)
         if wanted.fill == "twin" and self.twin is None:
             raise RunError(f"{section.pair} has no bona fide twin to fill with; --fill silence needs none")
-        valid = maps.read_map(truth).valid if truth else np.ones(shape, bool)
+        valid = maps.read_truth(truth).valid if truth else np.ones(shape, bool)
         self.write("original", self.wave, like=None)
         if self.twin is not None:
             self.write("bonafide", self.twin)
@@ -217,19 +225,15 @@ class _Desk:
         from xaibench.view import derive_seed
 
         cells = np.random.default_rng([derive_seed("listen", self.section.pair), draw]).permutation(np.flatnonzero(valid))
-        mask = np.zeros(valid.size, bool)
-        mask[cells[:count]] = True
-        mask = mask.reshape(valid.shape)
+        mask = np.zeros(valid.shape, bool)
+        mask.flat[cells[:count]] = True
         if draw == 0:
             self.pair(RANDOM, mask)
             if self.wanted.triple:
                 self.triple(RANDOM, mask)
         for what, make in (("kept", kept), ("removed", removed)):
             for fill, other in self.fills():
-                self.ask(
-                    make(self.wave, mask, self.grid, fill=other),
-                    lambda s, key=f"{what}_in_{fill}": self.section.facts.setdefault(key, []).append(s),
-                )
+                self.ask(make(self.wave, mask, self.grid, fill=other), partial(self.section.add, f"{what}_in_{fill}"))
 
     def fills(self) -> Iterator[tuple[str, np.ndarray | None]]:
         """Name and waveform of each fill that this pair has."""
@@ -250,7 +254,7 @@ class _Desk:
             made.energy = float(self.power[cells].sum() / max(self.power.sum(), 1e-30))
             made.outside = leakage(sound, cells, self.grid) if fill is None else None
             for name, other in self.fills():
-                self.ask(make(self.wave, mask, self.grid, fill=other), lambda s, n=name, m=made: setattr(m, f"in_{n}", s))
+                self.ask(make(self.wave, mask, self.grid, fill=other), partial(setattr, made, f"in_{name}"))
 
     def triple(self, method: str, mask: np.ndarray) -> None:
         """Original, resynthesis and explained audio in one file, each as loud as the first."""
@@ -369,12 +373,11 @@ def page(sections: list[Section], wanted: Wanted) -> str:
     views = []
     for section in sections:
         fill = "twin" if section.find("bonafide") else "silence"
-        lines = []
+        lines: list[dict[str, Any]] = []
         for method in dict.fromkeys(s.method for s in section.sounds if s.method):
-            kept_, removed_ = section.find("kept", method), section.find("removed", method)
-            carried = {f: section.carried(kept_, f) for f in FILLS}
-            line = {"method": method, "kept": kept_, "removed": removed_, "triple": section.find("triple", method)}
-            lines.append({**line, "carried": carried})
+            files = {kind: section.find(kind, method) for kind in ("kept", "removed", "triple")}
+            carried = {f: section.carried(files["kept"], f) for f in FILLS}
+            lines.append({"method": method, **files, "carried": carried})
         first = [line for line in lines if line["method"] == RANDOM]
         rest = [line for line in lines if line["method"] != RANDOM]
         rest.sort(key=lambda line: -(line["carried"][fill] if line["carried"][fill] is not None else -np.inf))

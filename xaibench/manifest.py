@@ -56,7 +56,7 @@ KEYS: dict[str, type] = {
 }
 REQUIRED = tuple(KEYS)[:4]
 
-Roots = Path | Mapping[str, Path]
+Roots = Path | str | Mapping[str, Path | str]
 
 
 def bundled(name: str) -> Path:
@@ -142,7 +142,7 @@ def stream(path: Path, root: Roots) -> Iterator[Utterance]:
     path, facts, table, _, roots = _opened(Path(path), root)
     seen = _SeenOnDisk()
     try:
-        files, splits = 0, Counter()
+        files, splits = 0, Counter[str]()
         for u in _rows(table, roots, seen):
             seen.remember(u)
             files += 1

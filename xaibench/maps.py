@@ -32,16 +32,22 @@ TRUTH = "truth"  # the folder of truths beside those of countermeasures, so no c
 
 @dataclass(frozen=True, eq=False)
 class StoredMap:
-    """One file: `values` `(F, T)` float32; `region` and `valid` `(F, T)` bool for a truth, else None.
+    """One file: `values` `(F, T)` float32.
 
     curves: `fractions` and by name (`deletion-twin`) the spoof log-odds at them, `(S,)` float64; empty where none were kept.
     """
 
     values: np.ndarray
     metadata: Mapping[str, str]
-    region: np.ndarray | None = None
-    valid: np.ndarray | None = None
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StoredTruth(StoredMap):
+    """The file of a truth: also `region` and `valid`, `(F, T)` bool."""
+
+    region: np.ndarray
+    valid: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -130,14 +136,20 @@ def write_truth(path: Path, values: object, region: object, valid: object, *, me
 
 
 def read_map(path: Path) -> StoredMap:
-    """A map or truth. Raises RunError, naming the file: missing, damaged, or not a map."""
-    path = Path(path)
-    tensors, metadata = _read(path)
-    if "values" not in tensors or tensors["values"].ndim != 2:
-        raise RunError(f"{path}: holds {', '.join(sorted(tensors)) or 'nothing'}, expected a map `values` (F, T)")
-    masks = {name: tensors[name].astype(bool) for name in ("region", "valid") if name in tensors}
+    """A map, or the values of a truth. Raises RunError, naming the file: missing, damaged, or not a map."""
+    tensors, metadata = _with_values(Path(path))
     curves = {name.removeprefix(CURVE): tensors[name] for name in tensors if name.startswith(CURVE)}
-    return StoredMap(values=tensors["values"], metadata=metadata, curves=curves, **masks)
+    return StoredMap(values=tensors["values"], metadata=metadata, curves=curves)
+
+
+def read_truth(path: Path) -> StoredTruth:
+    """A truth. Raises RunError as `read_map`, and for a map that is no truth."""
+    path = Path(path)
+    tensors, metadata = _with_values(path)
+    if not {"region", "valid"} <= set(tensors):
+        raise RunError(f"{path}: not a truth, it has no region; remove it and run again with --keep-maps")
+    region, valid = (tensors[name].astype(bool) for name in ("region", "valid"))
+    return StoredTruth(values=tensors["values"], metadata=metadata, region=region, valid=valid)
 
 
 def read_curves(path: Path) -> dict[str, np.ndarray]:
@@ -189,6 +201,13 @@ def kept_pairs(run: Path, utterance: str) -> list[str]:
         some = ", ".join(pairs[:5]) + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
         raise RunError(f"{run}: no map of {utterance!r} was kept; there are {some}")
     return chosen
+
+
+def _with_values(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    tensors, metadata = _read(path)
+    if "values" not in tensors or tensors["values"].ndim != 2:
+        raise RunError(f"{path}: holds {', '.join(sorted(tensors)) or 'nothing'}, expected a map `values` (F, T)")
+    return tensors, metadata
 
 
 def _read(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:

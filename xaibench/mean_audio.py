@@ -62,7 +62,8 @@ class Boundary:
 
     def group(self, attack: str) -> tuple[Ranked, ...]:
         """Those of one attack (or "bonafide") on their own side, by rank."""
-        return tuple(sorted((r for r in self.ranked if r.attack == attack and r.rank is not None), key=lambda r: r.rank))
+        mine = (r for r in self.ranked if r.attack == attack and r.rank is not None)
+        return tuple(sorted(mine, key=lambda r: r.rank or 0))
 
     def wrong(self, attack: str) -> tuple[Ranked, ...]:
         """Those of one attack (or "bonafide") that the boundary puts on the other side, farthest first."""
@@ -192,7 +193,7 @@ def mean_audio(
         if size < len(DISTANCES) and count is None and ranks is None and name != "bonafide":
             continue  # an attack that fools the countermeasure has no cells; the page says how many are on the wrong side
         plans[name] = first_ranks(size, count, ranks, "bona fide" if name == "bonafide" else f"attack {name}")
-    cell_of = {}
+    cell_of: dict[str, list[str]] = {}
     for name, (starts, wanted) in plans.items():
         group = found.group(name)
         for distance, start in zip(DISTANCES, starts, strict=True):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Methods that read the gradient at the inputs. Only a hint which passes to make together; it never decides a number.
 READ_INPUTS = frozenset({"saliency", "input-x-gradient"})
+#: The mark on hooks that count passes and change none.
+_COUNTS = "counts_passes"
 
 
 @dataclass
@@ -44,16 +46,15 @@ class Count:
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What one pass saw: log-odds `(B,)`, and gradient (and activation) of what was looked at."""
+    """What one pass saw: log-odds `(B,)`, and gradient and activation of what was looked at (the inputs are their own)."""
 
     score: Tensor
     gradient: Tensor
-    activation: Tensor | None = None  # None for the inputs, which are their own
+    activation: Tensor
 
     def copy(self) -> Recorded:
         """The same in tensors of its own."""
-        activation = None if self.activation is None else self.activation.clone()
-        return Recorded(self.score.clone(), self.gradient.clone(), activation)
+        return Recorded(self.score.clone(), self.gradient.clone(), self.activation.clone())
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ class Passes:
     def gradient(self, at_once: int) -> Tensor:
         """ds/dx of every utterance, made `at_once` utterances at a time if it is not there yet. Shape: `(B, C, F, T)`."""
         self._give(backwards=True)
-        return self._ask("", at_once, alone=False).copy().gradient
+        return self._ask("", at_once, alone=False).gradient.clone()
 
     def layer(self, name: str, at_once: int, *, alone: bool = False, gradients: bool = True) -> Recorded:
         """Log-odds, activation and ds/dA of a layer of the model. Raises XaibenchError unless it runs once a pass.
@@ -154,7 +155,7 @@ class Passes:
         self.made.forwards += len(self.inputs)
         self.made.backwards += len(self.inputs)
         score, *rest = (torch.cat(column) for column in zip(*parts, strict=True))
-        recorded = {"": Recorded(score, rest.pop(0))} if whole else {}
+        recorded = {"": Recorded(score, rest.pop(0), self.inputs)} if whole else {}
         return recorded | ({name: Recorded(score, *rest)} if name else {})
 
 
@@ -170,7 +171,7 @@ def _state(model: nn.Module) -> tuple[Any, ...]:
 
 def _hooks(module: nn.Module) -> Iterator[Callable[..., Any]]:
     for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks):
-        yield from (h for h in hooks.values() if not hasattr(h, "counts_passes"))
+        yield from (h for h in hooks.values() if not hasattr(h, _COUNTS))
 
 
 def _unchanged(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
@@ -205,7 +206,8 @@ def count_passes(model: nn.Module) -> Iterator[Count]:
         if output.requires_grad:
             output.register_hook(backwards)
 
-    entering.counts_passes = leaving.counts_passes = True
+    for hook in (entering, leaving):
+        setattr(hook, _COUNTS, True)
     handles = [
         _end(model, 0).register_forward_pre_hook(entering),
         _end(model, -1).register_forward_hook(leaving),

@@ -293,7 +293,7 @@ def _by_pyav(path: Path, excerpt: Excerpt) -> _Decoded:
     except ImportError as error:
         raise _NotHere from error
     try:
-        with path.open("rb") as file, av.open(file, options={"format_whitelist": _MEDIA}) as container:
+        with path.open("rb") as file, av.open(file, "r", options={"format_whitelist": _MEDIA}) as container:
             if not container.streams.audio:
                 raise _Refused("it has no audio track")
             stream = container.streams.audio[0]

@@ -7,24 +7,26 @@ at to the packages a and b (`shap` is short for `xaibench-shap`), and xaibench i
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib.util
-import json
+import inspect
 import os
 import re
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
-from xaibench.errors import PluginError, XaibenchError
-from xaibench.manifest import read_manifest, remembered_roots
+from xaibench.cache import keep, kept
+from xaibench.errors import PluginError, XaibenchError, told
+from xaibench.manifest import Roots, read_manifest, remembered_roots
 from xaibench.metrics.catalog import METRICS
+from xaibench.probe import Silent, ask
 from xaibench.protocols import (
     API_VERSION,
     GROUPS,
@@ -101,8 +103,8 @@ def _normal(distribution: str) -> str:
 
 def look_again() -> None:
     """Forget what is installed: the next call looks anew."""
-    _installed.cache_clear()
-    _scan.cache_clear()
+    for cached in (_installed, _scan, _state_once, _told):
+        cached.cache_clear()
 
 
 def plugins(group: str) -> Mapping[str, tuple[Plugin, ...]]:
@@ -181,8 +183,7 @@ def load(group: str, name: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise PluginError(f"{where} failed to import: {type(error).__name__}: {reason}") from error
+        raise PluginError(f"{where} failed to import: {told(error)}") from error
     kind = _KINDS.get(group)
     if kind is not None and not isinstance(thing, kind):
         raise PluginError(f"{where} is of type {type(thing).__name__}, expected {kind.__name__} (see xaibench.protocols)")
@@ -191,7 +192,7 @@ def load(group: str, name: str) -> Any:
     return thing
 
 
-def open_corpus(name: str, root: Path | str | Mapping[str, str] | None = None) -> Corpus:
+def open_corpus(name: str, root: Roots | None = None) -> Corpus:
     """A data set, opened: by its plugin's name, or by the path of a manifest (NAME.toml) that `xaibench data index` wrote.
 
     root: its folder, or `{name: folder}` where a manifest has several; those not given are where indexing found them.
@@ -209,8 +210,8 @@ def open_corpus(name: str, root: Path | str | Mapping[str, str] | None = None) -
     except Exception as error:
         plugin = find("datasets", name)
         raise PluginError(
-            f"data set {name!r} of {plugin.distribution} {plugin.version} could not be opened: {type(error).__name__}: "
-            f"{error}; does it need --root?"
+            f"data set {name!r} of {plugin.distribution} {plugin.version} could not be opened: {told(error)}; "
+            f"does it need --root?"
         ) from error
 
 
@@ -225,18 +226,8 @@ def unknown(what: str, name: str, known: Mapping[str, Any] | list[str]) -> str:
     return f"unknown {what} {name!r}; {hint} (xaibench list shows all)"
 
 
-_PROBE = """
-import json, sys
-from xaibench import registry
-problems = {}
-for group in registry.GROUPS:
-    for name in registry.plugins(group):
-        try:
-            registry.load(group, name)
-        except registry.PluginError as error:
-            problems[group + "/" + name] = str(error)
-sys.stdout.write("\\n@@" + json.dumps(problems))
-"""
+#: Seconds that one plugin may take to be imported when it is asked about; XAIBENCH_IMPORT_SECONDS changes it.
+IMPORT_SECONDS = 60.0
 
 
 def problems() -> Mapping[str, str]:
@@ -244,7 +235,8 @@ def problems() -> Mapping[str, str]:
 
     The answer is cached until any installed distribution or plugin file changes. Collisions are among them.
     """
-    return {**_claimed(), **_unloadable()}
+    told = {place: known["problem"] for place, known in _told(_wait(), state()).items() if "problem" in known}
+    return {**_claimed(), **told}
 
 
 def _claimed() -> dict[str, str]:
@@ -252,23 +244,93 @@ def _claimed() -> dict[str, str]:
     return {f"{group}/{name}": collision(claims) for (group, name), claims in everything.items() if len(claims) > 1}
 
 
-def _unloadable() -> Mapping[str, str]:
-    store = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench" / f"plugins-{state()}.json"
+def stand_in(group: str, name: str) -> Any:
+    """What `load` gives, but of an attributor only what it says of itself: its code is not imported into this process.
+
+    A plugin of another kind is imported, once it is known that this ends well. Raises PluginError as `load` does, and for
+    one that ends the process that imports it, or takes too long.
+    """
+    plugin = find(group, name)
+    if _normal(plugin.distribution) == CORE or unfit(plugin):
+        return load(group, name)
+    known = _told(_wait(), _state_once()).get(f"{group}/{name}", {})
+    if "problem" in known:
+        raise PluginError(known["problem"])
+    if group != "attributors" or not known:
+        return load(group, name)
+
+    def elsewhere(view: Any) -> None:
+        raise PluginError(f"{plugin} was asked about only, and not imported into this process")
+
+    elsewhere.__doc__ = known["doc"]
+    facts = {**known["facts"], "needs": frozenset(known["facts"]["needs"])}
+    return Attributor(name=name, function=elsewhere, options={k: _unsaid(v) for k, v in known["options"].items()}, **facts)
+
+
+def introduce(place: str) -> dict[str, Any]:
+    """What the plugin `group/name` says of itself, as JSON holds it; imports it. `{"problem": ...}` where that fails."""
+    group, _, name = place.partition("/")
     try:
-        return json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        pass  # no answer yet, or a damaged one: ask again
-    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
-    _, mark, answer = done.stdout.rpartition("\n@@")
-    if not mark:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        return {"plugins": f"a plugin ended the process that tried to import them: {last}"}
-    found = json.loads(answer)
+        thing = load(group, name)
+    except PluginError as error:
+        return {"problem": str(error)}
+    if not isinstance(thing, Attributor):
+        return {}
+    flags = ("signed", "random", "complete", "class_specific", "control", "optional")
+    return {
+        "facts": {"paper": str(thing.paper), "needs": sorted(thing.needs), **{f: bool(getattr(thing, f)) for f in flags}},
+        "options": {str(option): _said(value) for option, value in thing.options.items()},
+        "doc": inspect.getdoc(thing.function) or "",
+    }
+
+
+def _said(value: object) -> list[str]:
+    """An option's value in text, so that a tuple stays a tuple; what no literal says becomes the text of it.
+
+    >>> _unsaid(_said((3, 1.5, None))), _unsaid(_said(float("inf")))
+    ((3, 1.5, None), inf)
+    """
+    if isinstance(value, float):
+        return ["float", repr(float(value))]
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        store.write_text(answer, encoding="utf-8")
-    except OSError:
-        pass  # a read-only home only costs the next call its time
+        return ["literal", repr(value)] if ast.literal_eval(repr(value)) == value else ["text", str(value)]
+    except (ValueError, SyntaxError):
+        return ["text", str(value)]
+
+
+def _unsaid(said: list[str]) -> Any:
+    kind, text = said
+    readers: dict[str, Callable[[str], Any]] = {"float": float, "literal": ast.literal_eval, "text": str}
+    return readers[kind](text)
+
+
+def _wait() -> float:
+    given = os.environ.get("XAIBENCH_IMPORT_SECONDS", IMPORT_SECONDS)
+    try:
+        return max(float(given), 0.1)
+    except ValueError as error:
+        raise PluginError(f"XAIBENCH_IMPORT_SECONDS is {given!r}, expected a number of seconds") from error
+
+
+@cache
+def _state_once() -> str:
+    return state()
+
+
+@cache
+def _told(seconds: float, state: str) -> Mapping[str, Mapping[str, Any]]:
+    """`group/name` -> what `introduce` says of every plugin but xaibench's own."""
+    store = f"plugins-{state}-{seconds:g}"
+    if found := kept(store):
+        return found
+    foreign = ((g, n) for g in GROUPS for n, claims in plugins(g).items() if _normal(claims[0].distribution) != CORE)
+    places = ["/".join(place) for place in foreign]
+    found = ask(f"{__name__}:introduce", places, seconds=seconds)
+    for place, answer in found.items():
+        if isinstance(answer, Silent):
+            group, _, name = place.partition("/")
+            found[place] = {"problem": f"{find(group, name)} failed to import: {answer}"}
+    keep(store, found)
     return found
 
 

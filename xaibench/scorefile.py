@@ -222,7 +222,7 @@ def read_asv_2021(path: Path, keys: Path, *, subset: str | None = "eval") -> Ite
         if cells[:2] != facts[:2]:
             raise _wrong(path, line, f"the trial {' '.join(cells[:2])!r}", f"{' '.join(facts[:2])!r}, line {at} of {keys}")
         _, attack, key, where = _KEY_COLUMNS[len(facts)]
-        if subset is None or facts[where] == subset:
+        if subset is None or (where is not None and facts[where] == subset):
             yield _asv_trial(path, line, facts[attack] if attack is not None else "spoof", facts[key], cells[2])
 
 

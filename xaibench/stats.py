@@ -393,7 +393,8 @@ def _studentised(pivots: Sequence[_Pivot], *, draws: int, seed: int, level: floa
 def _quantiles(pivots: Sequence[_Pivot], n_clusters: int, *, draws: int, seed: int, level: float) -> np.ndarray:
     """The same of pivots with so many clusters each, which may be infinite."""
     residual = np.stack([p.residual for p in pivots])
-    errors, kind, counts = np.array([[p.error] for p in pivots]), [], {}
+    errors, kind = np.array([[p.error] for p in pivots]), []
+    counts: dict[bytes, tuple[int, np.ndarray]] = {}
     for pivot in pivots:  # most rows of a board have every pair, so one count of scores a cluster serves them all
         kind.append(counts.setdefault(pivot.counts.tobytes(), (len(counts), pivot.counts))[0])
     sizes = np.stack([size for _, size in counts.values()])

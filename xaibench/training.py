@@ -16,20 +16,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
+from torch.optim import lr_scheduler, swa_utils
 
 from xaibench import audio, augment
 from xaibench.errors import RunError, XaibenchError
 from xaibench.excerpts import Excerpts, held_out
 from xaibench.layers import deeplift_form
 from xaibench.metrics.detection import equal_error_point, equal_error_rate
-from xaibench.protocols import Corpus, Countermeasure, CountermeasureRecipe
+from xaibench.protocols import Corpus, Countermeasure, CountermeasureRecipe, TorchModule
 from xaibench.scoring import bonafide_index, score_recordings
 from xaibench.weights import halved, load_weights, save_weights
 
@@ -137,7 +137,7 @@ def _check_corpora(corpora: Sequence[Corpus], sample_rate: int) -> None:
 
 
 def evaluate(
-    model: nn.Module, corpora: Sequence[Corpus], split: str, *, device: str = "cpu", unseen: bool = True
+    model: Countermeasure, corpora: Sequence[Corpus], split: str, *, device: str = "cpu", unseen: bool = True
 ) -> pd.DataFrame:
     """Score every utterance of a split, without held-out vocoders unless `unseen`.
 
@@ -187,9 +187,10 @@ def train(
     identity = json.loads(json.dumps(identity))
     model = recipe.untrained(seed=spec.seed, **options).to(device, memory_format=torch.channels_last)
     _check_corpora(corpora, model.sample_rate)
-    if getattr(recipe, "fit", None) is not None:
+    fit = getattr(recipe, "fit", None)
+    if fit is not None:
         identity["spec"] = {"seed": spec.seed}  # nothing else of it decides
-        recipe.fit(model, _recordings(corpora), seed=spec.seed)
+        fit(model, _recordings(corpora), seed=spec.seed)
         return _publish(recipe, model, corpora, out, identity, [0], spec, device)
     excerpts = excerpts or Excerpts(corpora, spec.speeds, dict(spec.vocoder_weights))
     steps = len(excerpts.sources) // spec.batch_pairs
@@ -200,8 +201,8 @@ def train(
     lesson = _Lesson(model, excerpts, spec, _labels(model, corpora, excerpts.vocoders), device)
     lesson.try_out()
     lesson.fit()
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(spec.average), use_buffers=True
+    average = swa_utils.AveragedModel(
+        lesson.network, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(spec.average), use_buffers=True
     )
     optimiser = torch.optim.Adam(
         [p for p in model.parameters() if p.requires_grad], lr=spec.learning_rate, weight_decay=spec.weight_decay
@@ -217,7 +218,7 @@ def train(
             loss = lesson.epoch(epoch, average, optimiser, schedule)
         line = {"epoch": epoch, "loss": loss, "dev_eer": None, "rate": schedule.get_last_lr()[0]}
         if (epoch + 1) % spec.judge_every == 0 or epoch + 1 == spec.epochs:
-            table = evaluate(average.module, corpora, "dev", device=device, unseen=False)
+            table = evaluate(cast(Countermeasure, average.module), corpora, "dev", device=device, unseen=False)
             line["dev_eer"] = error_rates(table, held_out(corpora))["pooled"]
         line["seconds"] = time.perf_counter() - started
         history.append(line)
@@ -263,7 +264,7 @@ def _out_of_patience(history: Sequence[dict], patience: int) -> bool:
     return bool(patience and judged) and len(judged) - 1 - judged.index(min(judged)) >= patience
 
 
-def _load_average(model: nn.Module, paths: Sequence[Path]) -> None:
+def _load_average(model: TorchModule, paths: Sequence[Path]) -> None:
     """The mean of several checkpoints of one architecture; whole numbers (counts of batches) of the first."""
     load_weights(model, paths[0])
     state = {n: t.clone() for n, t in model.state_dict().items()}
@@ -297,6 +298,7 @@ class _Lesson:
         self, model: Countermeasure, excerpts: Excerpts, spec: TrainSpec, labels: Mapping[str, int], device: str
     ) -> None:
         self.model, self.excerpts, self.spec, self.labels, self.device = model, excerpts, spec, labels, device
+        self.network = cast(nn.Module, model)  # what torch's own functions ask for
         self.n_samples = model.n_samples if spec.crop_seconds is None else round(spec.crop_seconds * model.sample_rate)
         self.learned_tap = any(p.requires_grad for p in model.frontend.parameters())
         self.log_tap = hasattr(model.frontend, "deviation")  # a normalised log spectrum, masked and filtered as it is
@@ -325,19 +327,22 @@ class _Lesson:
 
     def fit(self) -> None:
         """The front end's normalisation, from 256 training excerpts, both halves, with level and noise augmented."""
-        if hasattr(self.model.frontend, "fit"):
+        fit = getattr(self.model.frontend, "fit", None)
+        if fit is not None:
             draw = np.random.default_rng([self.spec.seed, 0])
             batch = self.excerpts.batch(draw.choice(self.excerpts.sources, 128), self.n_samples, draw)
             noisy = self._noisy(torch.from_numpy(batch.waveforms), torch.Generator().manual_seed(self.spec.seed))
-            self.model.frontend.fit(noisy.to(self.device))
+            fit(noisy.to(self.device))
 
     @torch.no_grad()
     def settle(self) -> None:
         """What is known only after training, from 128 training excerpts as they are."""
-        if hasattr(self.model, "settle"):
+        settle = getattr(self.model, "settle", None)
+        if settle is not None:
             draw = np.random.default_rng([self.spec.seed, 0])
             batch = self.excerpts.batch(draw.choice(self.excerpts.sources, 64), self.model.n_samples, draw)
-            self.model.eval().settle(torch.from_numpy(batch.waveforms).to(self.device))
+            self.model.eval()
+            settle(torch.from_numpy(batch.waveforms).to(self.device))
 
     def _masks(self, generator: torch.Generator) -> dict[str, Any]:
         spec = self.spec
@@ -358,8 +363,8 @@ class _Lesson:
         with torch.set_grad_enabled(self.learned_tap):
             tap = frontend(waves)
         if self.log_tap:
-            deviation = frontend.deviation.cpu()
-            tap = augment.log_spectrum(tap.cpu(), deviation, **self._masks(generator)).to(self.device)
+            deviation: Any = frontend.deviation  # a tensor, as `log_tap` says
+            tap = augment.log_spectrum(tap.cpu(), deviation.cpu(), **self._masks(generator)).to(self.device)
         return tap
 
     def _autocast(self, wanted: bool) -> torch.autocast:
@@ -375,8 +380,9 @@ class _Lesson:
         )  # fmt: skip
 
     def epoch(
-        self, number: int, average: nn.Module, optimiser: torch.optim.Optimizer, schedule: lr_scheduler.LRScheduler
-    ) -> float:
+        self, number: int, average: swa_utils.AveragedModel, optimiser: torch.optim.Optimizer,
+        schedule: lr_scheduler.LRScheduler,
+    ) -> float:  # fmt: skip
         """One pass over the bona fide utterances. Returns the mean loss; raises RunError when it is not finite."""
         spec, model = self.spec, self.model
         draw = np.random.default_rng([spec.seed, 1 + number])
@@ -403,7 +409,7 @@ class _Lesson:
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
             schedule.step()
-            average.update_parameters(model)
+            average.update_parameters(self.network)
             total += loss.item()
         return total / steps
 

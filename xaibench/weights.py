@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +17,10 @@ from torch import nn
 from xaibench.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from xaibench.protocols import Countermeasure
+    from xaibench.protocols import Countermeasure, TorchModule
 
 
-def save_weights(path: Path, model: nn.Module, *, half: bool = False) -> None:
+def save_weights(path: Path, model: TorchModule, *, half: bool = False) -> None:
     """Write every parameter and buffer, atomically. A tensor registered under two names is written under both.
 
     half: floating-point numbers as float16, half the size; `halved` first, so that the model is what is written.
@@ -53,7 +53,7 @@ def halved(model: nn.Module) -> nn.Module:
     return model
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: TorchModule, path: Path) -> None:
     """Load weights into `model` in place.
 
     Raises CheckpointError, naming the file: missing, a pickle (`.pt`, `.pth`, `.ckpt`, `.pkl`, `.bin`), damaged, or of
@@ -122,7 +122,7 @@ def save_imported(
     return path
 
 
-def read_card(path: Path) -> Mapping[str, object]:
+def read_card(path: Path) -> Mapping[str, Any]:
     """The card of a checkpoint: what it was trained on, its classes and its EER.
 
     Raises CheckpointError, naming the card: missing, not JSON, or not a JSON object.
@@ -141,7 +141,7 @@ def read_card(path: Path) -> Mapping[str, object]:
     return facts
 
 
-def weights_hash(model: nn.Module) -> str:
+def weights_hash(model: TorchModule) -> str:
     """sha256 over names, shapes and bytes of every parameter and buffer."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -74,7 +74,7 @@ def check_sums(found, site, fill):
     pair, name = PAIRS[1], "saliency"
     real, fake = explorer_run.speech(1, SAMPLES)
     assert np.array_equal(np.float32(found["fake"]), fake) and np.array_equal(np.float32(found["real"]), real)
-    truth = maps.read_map(maps.truth_paths(site / "run", "eq2", pair)[0])
+    truth = maps.read_truth(maps.truth_paths(site / "run", "eq2", pair)[0])
     values = maps.read_map(maps.map_path(site / "run", "lcnn", "native", name, pair)).values
     mask = top_share(torch.from_numpy(values)[None], torch.from_numpy(truth.valid), 0.2)[0].numpy()
     assert np.array_equal(np.reshape(found["mask"], mask.shape), mask)

@@ -53,7 +53,8 @@ def test_a_wheel_as_it_should_be_has_no_fault(tmp_path):
      ({"a/where.json": str(HERE.parents[1] / "x")}, "a/where.json names a folder of this machine"),
      ({"a-1.dist-info/METADATA": "Name: a\n\n"}, "has no description"),
      ({"a-1.dist-info/licenses/LICENSE": None}, "has no licence file"),
-     ({"a-1.dist-info/entry_points.txt": "[xaibench.metrics]\nm = a:m"}, "declares no version of their contract")],
+     ({"a-1.dist-info/entry_points.txt": "[xaibench.metrics]\nm = a:m"}, "declares no version of their contract"),
+     ({"xaibench/protocols.py": ""}, "has no py.typed")],
 )  # fmt: skip
 def test_what_no_wheel_may_be_is_named(tmp_path, files, fault):
     (found,) = WHEELS["looked_at"](wheel(tmp_path, **files))

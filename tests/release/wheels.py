@@ -57,6 +57,8 @@ def looked_at(wheel: Path) -> Iterator[str]:
         yield "has no licence file"
     if "[xaibench." in entries and "[xaibench.api]" not in entries:
         yield "has plugins, and declares no version of their contract"
+    if "xaibench/protocols.py" in names and "xaibench/py.typed" not in names:
+        yield "has no py.typed: the types of the contract are hidden from who writes a plugin"
 
 
 def attempt(dist: Path) -> None:

@@ -114,7 +114,7 @@ def test_the_script_of_a_pair_holds_every_map_and_the_truth(run, tmp_path):
     explorer.write([run], tmp_path)
     for pair in PAIRS:
         content = pair_of(tmp_path, pair)
-        truth = maps.read_map(maps.truth_paths(run, "eq2", pair)[0])
+        truth = maps.read_truth(maps.truth_paths(run, "eq2", pair)[0])
         shape = tuple(content["shape"])
         for name in ("region", "valid"):
             bits = np.unpackbits(np.frombuffer(inflated(content[name]), np.uint8))[: truth.values.size]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from xaibench.probe import Silent
 from xaibench.site import installed
 
 
@@ -14,11 +15,11 @@ def cache(monkeypatch, tmp_path):
 
 
 def test_a_method_of_ours_says_what_it_is():
-    found = installed.describe("attributors", "frequency-prior")
+    found = installed.describe("attributors/frequency-prior")
     assert found["paper"] == "control: mean training truth per frequency" and found["origin"].startswith("xaibench ")
     assert found["needs"] == ["prior"] and found["flags"] == [] and found["summary"].endswith(".")
-    assert installed.describe("attributors", "random")["flags"] == ["signed", "random"]
-    assert "unknown attributor 'no-such'" in installed.describe("attributors", "no-such")["problem"]
+    assert installed.describe("attributors/random")["flags"] == ["signed", "random"]
+    assert "unknown attributor 'no-such'" in installed.describe("attributors/no-such")["problem"]
     json.dumps(found)
 
 
@@ -27,7 +28,9 @@ def test_the_answer_of_the_other_process_is_kept(monkeypatch, cache):
 
     def ask(group, names):
         asked.append((group, tuple(names)))
-        return {f"{group}/{n}": {"problem": "broken"} if n == "oracle" else installed.describe(group, n) for n in names}
+        return {
+            f"{group}/{n}": {"problem": "broken"} if n == "oracle" else installed.describe(f"{group}/{n}") for n in names
+        }
 
     monkeypatch.setattr(installed, "_ask", ask)
     for _ in range(2):
@@ -58,13 +61,11 @@ def test_a_process_that_ends_is_a_sentence_and_is_asked_again(monkeypatch):
         assert installed.facts("attributors", ["random"])["random"].problem == "the process that tried to import it ended"
 
 
-def test_the_other_process_answers_whatever_a_plugin_prints(monkeypatch):
-    answered = 'noise of a plugin\n@@{"attributors/random": {"problem": "x"}}'
-    done = type("Done", (), {"stdout": answered})
-    monkeypatch.setattr(installed.subprocess, "run", lambda *words, **options: done)
-    assert installed._ask("attributors", ["random"]) == {"attributors/random": {"problem": "x"}}
-    done.stdout = "died"
-    assert installed._ask("attributors", ["random"]) == {}
+def test_a_plugin_that_ends_the_process_costs_its_own_answer_only(monkeypatch):
+    asked = {"attributors/random": {"paper": "x"}, "attributors/oracle": Silent("its process ended with exit code 7")}
+    monkeypatch.setattr(installed, "ask", lambda function, places, *, seconds: {p: asked[p] for p in places})
+    found = installed.facts("attributors", ["random", "oracle"])
+    assert found["random"].paper == "x" and found["oracle"].problem == "the process that tried to import it ended"
 
 
 @pytest.mark.parametrize("said", [{"paper": "Me 2026"}, {"paper": None, "needs": None, "options": None, "flags": "x"}])

@@ -37,7 +37,7 @@ def test_hits_are_green_misses_blue_and_the_truth_orange(source, drawn, tmp_path
 
     example = pictures.write(source, tmp_path / "site")
     run, (name, vocoder) = source.runs[0], example.pair.split(", ")
-    truth = maps.read_map(maps.truth_paths(run, "eq2", f"{name}/{vocoder}")[0])
+    truth = maps.read_truth(maps.truth_paths(run, "eq2", f"{name}/{vocoder}")[0])
     np.testing.assert_array_equal(painted(drawn, "truth", pictures.TRUTH), truth.region)
     for which, panel in (("good", example.panels[3]), ("bad", example.panels[4])):
         method = panel.title.partition(": ")[2]

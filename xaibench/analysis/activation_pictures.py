@@ -72,7 +72,7 @@ def draw_histograms(
             if any(m.half == BONAFIDE for m in every):
                 shown["frames of the bona fide twin"] = [a.h[groups(a)["all"]] for a in half[BONAFIDE]]
                 of = {BONAFIDE: "bona fide utterances", SPOOFED: "spoofed utterances"}
-                level = {of[h]: [[a.h[a.counted].mean()] for a in half[h] if a.counted.any()] for h in of}
+                level = {of[h]: [a.h[a.counted].mean(keepdims=True) for a in half[h] if a.counted.any()] for h in of}
                 means.append(Panel(name, "", histograms(level, BINS)))
             panels.append(
                 Panel(name, f"delta {shell.number(float(delta.get(name, float('nan'))), 2)}", histograms(shown, BINS))

@@ -131,14 +131,15 @@ class ActivationRun:
         length = round(edges[-1] * rate)
         halves = [audio.fit(half, length) for half in audio.read_halves(pair, sample_rate=rate)]
         speech = voice_activity(halves[0], edges, sample_rate=rate, detector=self.rules.vad)
-        spoofed, splices = (), ()
+        spoofed: tuple[tuple[float, float], ...] = ()
+        splices: tuple[float, ...] = ()
         if self.truth == SEGMENTS:
             listed = segments.utterance_segments(pair.spoof, n_samples=length, sample_rate=rate)
             spoofed = _union((a, b) for a, b, label in listed if label == segments.SPOOF)
             truth = on_frames(spoofed, edges)
             splices = tuple(t for span in spoofed for t in span if 1e-9 < t < edges[-1] - 1e-9)
         else:
-            truth = _difference_frames(maps.read_map(maps.truth_path(self.path, self.truth, frames, pair.id)))
+            truth = _difference_frames(maps.read_truth(maps.truth_path(self.path, self.truth, frames, pair.id)))
         return Heard(pair, halves[-1], halves[0] if len(halves) == 2 else None, edges, speech, truth, splices, spoofed)
 
 
@@ -183,7 +184,7 @@ def _union(stretches: Iterable[tuple[float, float]]) -> tuple[tuple[float, float
     return tuple(joined)
 
 
-def _difference_frames(stored: maps.StoredMap) -> np.ndarray:
+def _difference_frames(stored: maps.StoredTruth) -> np.ndarray:
     """The temporal region of a truth `(F, T)`, as `xaibench.metrics.temporal` takes it. Shape: `(T,)` bool."""
     import torch
 

@@ -31,6 +31,7 @@ from xaibench.harness.known import found_weights
 from xaibench.harness.sizes import is_poisoned, with_room
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import Prepared, Workbench
+from xaibench.metrics.probe import Probe
 from xaibench.passes import READ_INPUTS, Passes
 from xaibench.project import average
 from xaibench.protocols import Attributor, Corpus
@@ -115,7 +116,8 @@ class RecordingBench(Workbench):
         shape = self.spec.grid.shape(n_samples)
         blank = torch.zeros(len(waves), *shape, device=self.device)
         nothing = Truth(blank, blank.bool(), torch.ones(shape, dtype=torch.bool, device=self.device), "none")
-        return Prepared(view, nothing, probe=None, countermeasure=self.name)
+        everywhere = torch.ones(view.shape, dtype=torch.bool, device=self.device)
+        return Prepared(view, nothing, Probe(view, everywhere, self.spec.fractions), self.name)
 
 
 def open_bench(
@@ -169,7 +171,7 @@ def maps_of(
     chunks = [
         range(i, min(i + bench.batch_size, len(windows.waves))) for i in range(0, len(windows.waves), bench.batch_size)
     ]
-    content = sha256(np.ascontiguousarray(windows.waves)).hexdigest()
+    content = sha256(np.ascontiguousarray(windows.waves).data).hexdigest()
     for at, chunk in enumerate(chunks):
         ids = tuple(f"{content}@{windows.starts[i]}" for i in chunk)
         for number, method in enumerate(methods):

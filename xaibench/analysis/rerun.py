@@ -40,7 +40,7 @@ def spec_of_run(run: Path) -> RunSpec:
     try:
         facts: dict[str, Any] = dict(read_record(run)["spec"])
         facts["grid"] = Grid(**facts["grid"])
-        truth = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["truth"].items()}
+        truth: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["truth"].items()}
         facts["truth"] = TruthSpec(**truth)
         facts = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
         return RunSpec(**{k: v for k, v in facts.items() if k in {f.name for f in fields(RunSpec)}})
@@ -52,11 +52,7 @@ def spec_of_run(run: Path) -> RunSpec:
 
 def bench_of_run(run: Path, countermeasure: str, route: str, *, device: str = "cpu") -> RunBench:
     """The bench of one countermeasure of a run. Raises RunError, or CheckpointError for weights that are gone."""
-    spec = spec_of_run(run)
-    mine = {
-        name: {k: v for k, v in getattr(spec, name).items() if k == countermeasure} for name in ("checkpoints", "cm_options")
-    }
-    return RunBench(replace(spec, countermeasures=(countermeasure,), route=route, **mine), device=device)
+    return RunBench(replace(spec_of_run(run).only(countermeasure), route=route), device=device)
 
 
 def explained(

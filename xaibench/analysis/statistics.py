@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,7 +179,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     `<name>_high`, the ends of its 95 % interval; NaN with one utterance. Utterances without a value (no frame of a kind, no
     segment found) are left out of that mean; `utterances` counts all, `flat` those whose curve is 0 everywhere.
     """
-    batch, asked, lines = Batch(), [], []
+    batch, asked = Batch(), []
+    lines: list[dict[Any, Any]] = []
     for key, part in table.groupby(["half", *METHOD, "threshold"], sort=True):
         line = dict(zip(["half", *METHOD, "threshold"], key, strict=True))
         line |= {"utterances": len(part), "flat": int(part["flat"].sum())}

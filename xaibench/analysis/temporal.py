@@ -45,6 +45,7 @@ from xaibench.figures.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import LineStyleType
 
 KINDS = (VERMILLION, ORANGE, PURPLE, BROWN, PINK)  # of spoofing, in the order of a countermeasure's classes
 LEFT, RIGHT, WIDTH = 1.55, 0.15, 9.0  # inches: margins, and the whole
@@ -323,7 +324,7 @@ def _histogram(axes: Axes, panel: Panel, rules: Rules, least: float, *, bottom: 
         axes.set_ylabel(f"share of {what}", labelpad=1)
 
 
-_LOOKS = ((BLUE, "-"), (VERMILLION, "-"), (GREEN, "--"))
+_LOOKS: tuple[tuple[str, LineStyleType], ...] = ((BLUE, "-"), (VERMILLION, "-"), (GREEN, "--"))
 
 
 def _sides(figure: Figure, histogram: Histogram, width: float) -> None:

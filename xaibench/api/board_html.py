@@ -56,7 +56,7 @@ def _row(row: dict[str, Any], columns: Sequence[dict[str, Any]]) -> dict[str, An
     cells = []
     for column in columns:
         name = column["name"]
-        cell = {"value": number(row[name])}
+        cell: dict[str, Any] = {"value": number(row[name])}
         if column["skill"]:
             skill, low, high = (row[f"{name}_skill{end}"] for end in ("", "_low", "_high"))
             known = row["kind"] == "method" and math.isfinite(low)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -106,18 +106,20 @@ class Map:
             axes = Figure(figsize=(5.2, 2.4), layout="constrained").subplots()
         size = np.abs(self.values[self.valid])
         limit = float(np.percentile(size, 99)) or float(size.max()) or 1.0  # one outlier would blank the rest
-        values, how = self.values, {"cmap": MAP, "vmin": -limit, "vmax": limit}
+        values = self.values
+        how: dict[str, Any] = {"cmap": MAP, "vmin": -limit, "vmax": limit}
         if share is not None:
             from matplotlib.colors import ListedColormap
 
             top = self.top(share)
             inside = np.zeros(top.shape, bool) if self.region is None else self.region
-            values, how = top * np.where(inside, 2, 1), {"cmap": ListedColormap(["white", BLUE, VERMILLION]), "vmin": 0}
-            how["vmax"] = 2
+            values = top * np.where(inside, 2, 1)
+            how = {"cmap": ListedColormap(["white", BLUE, VERMILLION]), "vmin": 0, "vmax": 2}
         axes.pcolormesh(self.time.edges, self.frequency.edges / 1_000, values, rasterized=True, **how)
         axes.set(xlabel="time (s)", ylabel="frequency (kHz)")
         axes.set_title(self.name if title is None else title, loc="left", fontsize="medium")
-        return axes.figure
+        figure = axes.figure
+        return figure if isinstance(figure, Figure) else figure.figure  # of a part of a figure the whole
 
     def __repr__(self) -> str:
         cells = " x ".join(map(str, self.values.shape))

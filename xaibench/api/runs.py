@@ -81,7 +81,7 @@ class Run:
             raise RunError(f"{self.folder}: no map of {method!r} was kept for {pairs[0]}; there are {', '.join(files)}")
         stored = maps.read_map(files[method])
         grid, frames = Grid(*maps.grid_of(stored.metadata)), stored.values.shape[1]
-        kept = maps.read_map(maps.truth_path(self.folder, stored.metadata["truth"], frames, pairs[0]))
+        kept = maps.read_truth(maps.truth_path(self.folder, stored.metadata["truth"], frames, pairs[0]))
         axes = grid.frequency, grid.time((frames - 1) * grid.hop)
         return Map(method, pairs[0], stored.values, *axes, valid=kept.valid, region=kept.region)
 
@@ -111,9 +111,10 @@ class Run:
 
         width = shutil.get_terminal_size((render.WIDTH, 24)).columns
         columns = min(width, render.WIDTH)
-        console = Console(file=io.StringIO(), width=columns, color_system=None, force_jupyter=False, legacy_windows=False)
+        text = io.StringIO()
+        console = Console(file=text, width=columns, color_system=None, force_jupyter=False, legacy_windows=False)
         console.print(render.terminal(self.board, narrow=width < render.WIDTH))
-        return f"Run {self.folder}\n\n" + "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+        return f"Run {self.folder}\n\n" + "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def _repr_markdown_(self) -> str:
         from xaibench.leaderboard import render
@@ -181,18 +182,24 @@ def run(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     checkpoints: Mapping[str, str] | None = None,
     out: Path | str | None = None,
+    isolate: bool = False,
+    cell_timeout: float | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Score attribution methods, as `xaibench run` does with the same options. Names: "a,b", ["a", "b"], or "all".
 
     keep_maps: also keep every map, for `Run.show` and `Run.map`. options: method -> its options. checkpoints: countermeasure
     -> weights (safetensors) instead of the shipped. out: the run's folder; by default results/<cm>-<data>-<preset>. The same
-    call in the same folder computes only what is missing. report: called with every step; by default a notebook shows a bar.
+    call in the same folder computes only what is missing. isolate: each method on each countermeasure in a process of its
+    own. cell_timeout: seconds that one may take for an utterance; implies `isolate`. report: called with every step; by
+    default a notebook shows a bar.
 
     Raises PluginError, CheckpointError, ManifestError, RunError before any work when the run cannot be right.
     """
     from xaibench.api.progress import shown
     from xaibench.harness.device import choose_device
+    from xaibench.harness.engine import Engine
+    from xaibench.harness.isolate import Isolated
     from xaibench.harness.request import request
     from xaibench.harness.run import run as run_harness
     from xaibench.truth import TruthSpec
@@ -202,9 +209,11 @@ def run(
         "keep_maps": keep_maps, "options": options or {}, "checkpoints": checkpoints or {},
         "truth": TruthSpec(truth) if isinstance(truth, str) else truth,
     }  # fmt: skip
-    asked = request(_names(cm), _names(xai), _names(metrics), data=data, out=out, settings=settings)
-    with shown(report) as tell:
-        summary = run_harness(asked.spec, asked.folder, device=choose_device(device), report=tell)
+    apart = isolate or cell_timeout is not None
+    asked = request(_names(cm), _names(xai), _names(metrics), data=data, out=out, settings=settings, isolate=apart)
+    with Isolated(cell_timeout=cell_timeout) if apart else Engine() as engine, shown(report) as tell:
+        here = device if apart else choose_device(device)
+        summary = run_harness(asked.spec, asked.folder, device=here, engine=engine, report=tell)
     return Run(asked.folder, (*asked.notes, *summary.problems))
 
 

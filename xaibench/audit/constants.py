@@ -17,6 +17,7 @@ import torch
 
 from xaibench.agreement import order_agreement
 from xaibench.audit.section import Section
+from xaibench.errors import RunError
 from xaibench.grid import Grid
 from xaibench.harness.plan import ordered_pairs
 from xaibench.harness.workbench import Workbench
@@ -30,6 +31,8 @@ from xaibench.types import Attribution, Pair
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from xaibench.protocols import Countermeasure
 
 QUESTION = (
     "Rank accuracy depends on how the truth is made: the formula, the share of cells that count as changed, the STFT, a "
@@ -75,9 +78,10 @@ def variants(grid: Grid, own: Grid | None = None) -> tuple[Variant, ...]:
     return tuple(made)
 
 
-def own_grid(module: object) -> Grid | None:
+def own_grid(module: Countermeasure) -> Grid | None:
     """The STFT in front of a countermeasure, where it has one."""
-    return next((m.grid for m in module.frontend.modules() if isinstance(getattr(m, "grid", None), Grid)), None)
+    grids = (getattr(stage, "grid", None) for stage in module.frontend.modules())
+    return next((grid for grid in grids if isinstance(grid, Grid)), None)
 
 
 def rescored(bench: Workbench, run: Path, countermeasure: str, done: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -108,6 +112,8 @@ def rescored(bench: Workbench, run: Path, countermeasure: str, done: pd.DataFram
 
 def _scores(bench: Workbench, pair: Pair, maps: Attribution, variant: Variant, n_samples: int) -> list[float]:
     real, fake = bench.waveforms([pair], n_samples)
+    if real is None:
+        raise RunError(f"{pair.id} has no bona fide twin, which every variant of the truth is made from")
     if variant.late:
         real = torch.nn.functional.pad(real, (variant.late, 0))[:, :n_samples]
     of = truth(fake, real, grid=variant.grid, band=bench.corpus.valid_band, spec=variant.spec)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -87,7 +88,7 @@ def _ends(name: str, columns: Collection[str]) -> tuple[str, str] | None:
     return next((pair for pair in pairs if set(pair) <= set(columns)), None)
 
 
-def _cell(row: Mapping[str, object], name: str) -> str:
+def _cell(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
     if not isinstance(value, float):
         return str(value)

@@ -30,6 +30,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,7 @@ def _perturbed(
             else:
                 seed = derive_seed(bench.spec.seed, countermeasure, "meta", k)
                 change = scaled if strength == "minor" else redrawn
-                view = other_model(bench, countermeasure, prepared.view, lambda m, c=change, s=seed: c(m, s))
+                view = other_model(bench, countermeasure, prepared.view, partial(change, seed=seed))
             yield strength, replace(prepared, view=view, probe=Probe(view, prepared.probe.valid, bench.spec.fractions))
 
 

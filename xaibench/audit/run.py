@@ -66,7 +66,8 @@ def audit(
     if any(pair.bonafide is None for pair in pairs):
         raise RunError(f"{spec.data}: some spoofed speech has no bona fide twin, which every question of the audit needs")
     name = spec.countermeasure
-    rows, problems = pd.DataFrame(columns=[*ROW_COLUMNS, *RUN_COLUMNS]), ()
+    rows = pd.DataFrame(columns=[*ROW_COLUMNS, *RUN_COLUMNS])
+    problems: tuple[str, ...] = ()
     if set(parts) - {"meta", "planted"}:  # these two make their own
         rows, problems = measure(spec, out, device=device, batch_size=batch_size, report=report)
         rows = only(rows, spec, route=bench.route(name), pairs=pairs[: spec.limit])
@@ -93,7 +94,7 @@ def audit(
         noticed.extend(f"planted: {problem}" for problem in trouble)
         return planted_section(board)
 
-    ask = {
+    ask: dict[str, Callable[[], Section | None]] = {
         "use": partial(use_section, rows, name),
         "overview": partial(overview_section, rows),
         "twinpath": partial(twinpath_section, rows),

@@ -4,12 +4,26 @@
 from __future__ import annotations
 
 from xaibench.cli.app import app, main
-from xaibench.cli import scoring, explaining, activating, drawing, auditing, detectors, data, listing, listening
+from xaibench.cli import (
+    scoring,
+    sharing,
+    explaining,
+    activating,
+    drawing,
+    auditing,
+    detectors,
+    data,
+    plugins,
+    checking,
+    listing,
+    listening,
+)
 
 __all__ = [
     "activating",
     "app",
     "auditing",
+    "checking",
     "data",
     "detectors",
     "drawing",
@@ -17,5 +31,7 @@ __all__ = [
     "listening",
     "listing",
     "main",
+    "plugins",
     "scoring",
+    "sharing",
 ]

@@ -146,7 +146,9 @@ def data_info(
     from xaibench.manifest import SPLITS
 
     opened = source(known_datasets([name])[0], roots_of(root or [], name))
-    corpus, files, sources, speakers = opened.facts, Counter(), {}, {}
+    corpus, files = opened.facts, Counter[tuple[str, str]]()
+    sources: dict[str, set[str]] = {}
+    speakers: dict[str, set[str]] = {}
     for u in opened.utterances():
         files[u.split, u.vocoder] += 1
         sources.setdefault(u.split, set()).add(u.source)

@@ -95,14 +95,14 @@ def train(
             )
             training_curves(folder / "history.csv", folder / "curves.png")
 
-        weights = train_countermeasure(
+        file = train_countermeasure(
             recipe, corpora, folder, spec, options=options, excerpts=excerpts, device=str(choose_device(device)), report=line
         )  # fmt: skip
-        card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+        card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         for split_name, sets in card["eer"].items():
             for name, rates in sets.items():
                 print(f"{split_name} {name}: " + ", ".join(f"{v} {r:.1%}" for v, r in rates.items()))
-        print(weights)
+        print(file)
 
 
 def _seeds(text: str) -> list[int]:
@@ -148,19 +148,20 @@ def evaluate(
 
     `xaibench evaluate --cm lcnn --data minivoc`
     """
+    from functools import partial
     from itertools import islice
 
     from xaibench.datasets.catalog import source
     from xaibench.evaluation import evaluate_scores
 
-    if (cm is None) == (scores is None):
-        raise XaibenchError("give either --cm or --scores")
-    asv = {"asv_scores": asv_scores, "asv_keys": asv_keys}
-    if scores is not None:
+    evaluated = partial(evaluate_scores, asv_scores=asv_scores, asv_keys=asv_keys)
+    if scores is not None and cm is None:
         folder = out or Path("results") / f"evaluate-{scores.stem}"
-        found = evaluate_scores(scores, folder, keys=keys, subset=subset, by=by, title=scores.stem, **asv)
+        found = evaluated(scores, folder, keys=keys, subset=subset, by=by, title=scores.stem)
         _print_evaluation(found, folder)
         return
+    if cm is None or scores is not None:
+        raise XaibenchError("give either --cm or --scores")
     from xaibench.evaluation import evaluate_files, needs_vocoder, survey
     from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
     from xaibench.harness.known import known_datasets, known_names, load_countermeasure
@@ -185,7 +186,7 @@ def evaluate(
             about={"countermeasure": name, "data": corpus.name, "data_hash": corpus.hash, "split": split},
             report=lambda p: show_step(Progress("score", p.seen, total, p.message)),
         )  # fmt: skip
-    found = evaluate_scores(file, folder, title=f"{name} on {corpus.name}, {split}", **asv)
+    found = evaluated(file, folder, title=f"{name} on {corpus.name}, {split}")
     _print_evaluation(found, folder)
     if limit is not None:
         note(f"only the first {total} files of {split} (--limit); without it the same command scores the rest")

@@ -84,10 +84,10 @@ def comparison(
     look, stretch = _look(formats, width, dpi, font_size, svg_text), _stretch(seconds)
     if run_folder is not None:
         _say(compare_run(run_folder, utt, out, xai=split_names(xai), seconds=stretch, look=look))
-        return
-    if xai:
+    elif xai:
         raise XaibenchError("--xai: maps are those of a run; `xaibench run --keep-maps` makes them, then name its folder")
-    _say(compare_data(data, utt, out, root=roots_of(root or [], data), truth=truth, seconds=stretch, look=look))
+    elif data is not None:
+        _say(compare_data(data, utt, out, root=roots_of(root or [], data), truth=truth, seconds=stretch, look=look))
 
 
 @figure_app.command()

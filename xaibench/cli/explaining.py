@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,10 +74,11 @@ def explain(
         try:
             make_folder(folder)
             with progress_bar() as step:
-                found = explain_on(
-                    bench, path, share=share, settings=settings,
-                    report=lambda done, total, path=path, step=step: step(Progress(path.name, done, total, "")),
-                )  # fmt: skip
+
+                def report(done: int, total: int, name: str = path.name, show: Callable[[Progress], None] = step) -> None:
+                    show(Progress(name, done, total, ""))
+
+                found = explain_on(bench, path, share=share, settings=settings, report=report)
                 page = write_folder(found, folder, listen=listen)
         except XaibenchError as error:
             if len(files) == 1:

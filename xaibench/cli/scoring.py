@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -60,8 +60,17 @@ def run(
         typer.Option(help="Address of a Dask scheduler, tcp://HOST:8786; without one, `dask` starts processes here."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many processes to start here; default: one a core.")
+        int | None, typer.Option(min=1, help="How many processes to start here; default: one a core, with --isolate one.")
     ] = None,
+    isolate: Annotated[
+        bool,
+        typer.Option("--isolate", help="Each method on each CM in its own process: what it breaks costs its cells only."),
+    ] = False,
+    cell_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds a method may take for one utterance, explained and scored. Implies --isolate."),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute failed cells of the folder again.")] = False,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(help="Weights (safetensors) instead of the shipped: FILE, or NAME=FILE with several CMs; repeatable."),
@@ -104,14 +113,19 @@ def run(
         "options": options_of(set_ or []),
     }
     names = split_names(cm), split_names(xai), split_names(metrics)
-    asked = request(*names, data=data, ssl=ssl, out=out, settings=settings)
+    isolate = isolate or cell_timeout is not None  # nothing else can end code that hangs in C
+    asked = request(*names, data=data, ssl=ssl, out=out, settings=settings, isolate=isolate)
     for problem in (*swapped(), *asked.notes):
         note(problem)
     remember()
-    with engine_of(engine, scheduler, workers) as where, progress_bar() as show_step:
+    apart = {"cell_timeout": cell_timeout} if isolate else None
+    with engine_of(engine, scheduler, workers, apart) as where, progress_bar() as show_step:
         here = device if where.remote else choose_device(device)
-        summary = run_harness(asked.spec, asked.folder, device=here, batch_size=size, engine=where, report=show_step)
-    print_board([asked.folder], None)
+        summary = run_harness(
+            asked.spec, asked.folder, device=here, batch_size=size, engine=where, retry_failed=retry_failed, report=show_step
+        )
+    named = None if {"preset", "all"} & set(names[2]) else names[2]  # who asks for metrics by name wants to see them
+    print_board([asked.folder], named)
     print_summary(summary)
 
 
@@ -173,7 +187,7 @@ def compare(
     from xaibench.leaderboard import compare as comparing
 
     rows, notes = comparing.read_sources(runs)
-    half = rope if rope is not None else "auto" if bayes else None
+    half: float | Literal["auto"] | None = rope if rope is not None else "auto" if bayes else None
     report = comparing.compare(rows, metrics=metric, against=against, cluster=cluster, rope=half, notes=notes)
     console().print(comparing.terminal(report))
     if out is not None:

@@ -119,10 +119,19 @@ def batch_size_of(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
-def engine_of(name: str, scheduler: str | None, workers: int | None) -> Engine:
-    """The engine of `--engine`, with its own options. Raises RunError for options of another engine."""
+def engine_of(name: str, scheduler: str | None, workers: int | None, apart: dict[str, Any] | None = None) -> Engine:
+    """The engine of `--engine`, with its own options. Raises RunError for options of another engine.
+
+    apart: the options of `--isolate`; None without it.
+    """
     from xaibench.harness.engine import Engine
 
+    if apart is not None:
+        from xaibench.harness.isolate import Isolated
+
+        if name != "local" or scheduler is not None:
+            raise RunError("--isolate and --cell-timeout start processes here; they do not go with --engine dask")
+        return Isolated(workers=workers or 1, **apart)
     if name == "dask":
         from xaibench.cli.output import note
         from xaibench.harness.cluster import PATIENCE, DaskEngine
@@ -135,5 +144,6 @@ def engine_of(name: str, scheduler: str | None, workers: int | None) -> Engine:
     if name != "local":
         raise RunError(f"unknown engine {name!r}; expected local or dask")
     if scheduler is not None or workers is not None:
-        raise RunError(f"{'--scheduler' if scheduler is not None else '--workers'} is for --engine dask; add it")
+        given, engines = ("scheduler", "dask") if scheduler is not None else ("workers", "dask or --isolate")
+        raise RunError(f"--{given} is for --engine {engines}; add it")
     return Engine()

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from xaibench.datasets.asvspoof2019 import KINDS
 from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, columns, locate, relative
@@ -89,7 +90,7 @@ def _entry(where: str, trial: Mapping[str, str], *, root: Path, folders: list[Pa
     )
 
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "sample_rate": 16_000,
     "valid_band": (0.0, 8_000.0),
     "licence": "ODC-By 1.0 (LICENSE in the archive)",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from xaibench.datasets.layout import MAIN, Layout
 from xaibench.errors import ManifestError
-from xaibench.manifest import read_facts, read_manifest, remembered_roots, stream
+from xaibench.manifest import Roots, read_facts, read_manifest, remembered_roots, stream
 from xaibench.protocols import Corpus, Dataset
 from xaibench.registry import find, open_corpus, unknown
 from xaibench.types import Utterance
@@ -63,7 +63,7 @@ def manifests_folder() -> Path:
     return Path(own) if own else data / "xaibench" / "manifests"
 
 
-def locate_manifest(name: str, root: Path | Mapping[str, Path] | None = None) -> tuple[Path, dict[str, Path]]:
+def locate_manifest(name: str, root: Roots | None = None) -> tuple[Path, dict[str, Path]]:
     """The manifest that `index` wrote, and its roots: those given, and for the others where the files were then.
 
     Looked for in the main root given, then in `manifests_folder()`. Raises ManifestError, naming the command to run, if
@@ -95,7 +95,7 @@ class Source:
     utterances: Callable[[], Iterable[Utterance]]
 
 
-def source(name: str, root: Path | Mapping[str, Path] | None = None) -> Source:
+def source(name: str, root: Roots | None = None) -> Source:
     """A data set by name or by the path of its manifest (NAME.toml), streamed where it was indexed.
 
     The data sets of other packages are opened whole. Raises what opening it raises (ManifestError, PluginError).
@@ -110,7 +110,7 @@ def source(name: str, root: Path | Mapping[str, Path] | None = None) -> Source:
     return Source(read_facts(manifest, roots), partial(stream, manifest, roots))
 
 
-def open_indexed(name: str, root: Path | Mapping[str, Path] | None = None) -> Corpus:
+def open_indexed(name: str, root: Roots | None = None) -> Corpus:
     """A data set that was indexed, opened; `root` only where its files have moved since. Raises ManifestError."""
     manifest, roots = locate_manifest(name, root)
     return read_manifest(manifest, roots)

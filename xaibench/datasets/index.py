@@ -161,7 +161,7 @@ def _index(
             for row in run.rows(limit):
                 writer.writerow(row)
                 if report is not None:
-                    report(run.tally.read + run.tally.kept, row[4])
+                    report(run.tally.read + run.tally.kept, str(row[4]))
         notes = _count_notes(layout, run.tally, strict=on_error == "stop") if limit is None else _limit_notes(limit)
         extra = _extra(store, _base(roots[MAIN])) if limit is None else (0, ())
         manifest = _finish(layout, roots, out, part, run)
@@ -448,7 +448,8 @@ def _count_notes(layout: Layout, tally: _Tally, *, strict: bool) -> tuple[str, .
 
 def _extra(store: Store, base: Path) -> tuple[int, tuple[str, ...]]:
     """Audio files beside the indexed ones that no entry names: how many, and the first few in order."""
-    count, named = 0, []
+    count = 0
+    named: list[str] = []
     for path in store.unnamed(MAIN, base, AUDIO_ENDINGS):
         count += 1
         named = sorted([*named, path])[:NAMED]

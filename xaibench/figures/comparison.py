@@ -63,7 +63,7 @@ class Compared:
     pair: str
     bonafide: np.ndarray
     spoof: np.ndarray
-    truth: maps.StoredMap
+    truth: maps.StoredTruth
     place: Place
     said: Mapping[str, Said]
     where: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def compare_run(
                 n: Said(maps.read_map(files[n]).values, scores.get((cm, route, n), math.nan)) for n in dict.fromkeys(xai)
             }
             frames = maps.read_map(next(iter(files.values()))).values.shape[1]
-            truth = maps.read_map(maps.truth_path(run, name_of_truth, frames, each.pair))
+            truth = maps.read_truth(maps.truth_path(run, name_of_truth, frames, each.pair))
             grid = maps.grid_of(truth.metadata)
             length = (frames - 1) * grid[2]
             real, fake = (magnitude(audio.fit(w, length), each.sample_rate, truth) for w in (each.bonafide, each.spoof))
@@ -128,10 +128,12 @@ def _of(each: Recorded, truth: str, seconds: tuple[float, float] | None) -> Comp
     real, fake = (torch.from_numpy(np.asarray(w, dtype=np.float64))[None] for w in (each.bonafide, each.spoof))
     found = truth_of(fake, real, grid=grid, band=each.band, spec=TruthSpec(truth))
     facts = {"grid": f"{grid.sample_rate}/{grid.n_fft}/{grid.hop}/{grid.window}"}
-    stored = maps.StoredMap(found.values[0].numpy(), facts, found.region[0].numpy(), found.valid.numpy())
-    levels = [grid.stft(w)[0].abs().numpy() for w in (real, fake)]
+    stored = maps.StoredTruth(
+        found.values[0].numpy(), facts, region=found.region[0].numpy(), valid=found.valid.numpy()
+    )  # fmt: skip
+    before, after = (grid.stft(w)[0].abs().numpy() for w in (real, fake))
     place = _cut(place_of(len(each.spoof), maps.grid_of(facts), scale=1000.0), seconds, each.pair)
-    return Compared(each.pair, *levels, stored, place, {})
+    return Compared(each.pair, before, after, stored, place, {})
 
 
 def _cut(place: Place, seconds: tuple[float, float] | None, pair: str) -> Place:
@@ -185,7 +187,7 @@ def _figure(content: Compared, truth: str, look: Look) -> Figure:
         axes.append(at(left + column * (panel + gap), height - (row + 1) * (head + tall), panel, tall))
         last = i + columns >= panels
         labels(axes[i], bottom=last, left=column == 0, unit="kHz", prune=None if column == columns - 1 else "upper")
-        axes[i].yaxis.label.set_size(style.fitted("frequency (kHz)", size, tall)[1])
+        axes[i].yaxis.label.set_fontsize(style.fitted("frequency (kHz)", size, tall)[1])
     images = _first(axes, content, truth, size, panel)
     for i, (name, said) in enumerate(content.said.items()):
         here, top = axes[4 + 2 * i : 6 + 2 * i]

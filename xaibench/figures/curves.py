@@ -28,6 +28,7 @@ from xaibench.stats import Batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.typing import LineStyleType
 
 DIRECTIONS = ("deletion", "insertion")
 SCALES = ("log-odds", "gap")
@@ -38,7 +39,7 @@ _UNITS = {
     "gap": "The gap is that between an utterance's score and its twin's: a ratio of means, with Fieller's intervals.",
 }
 #: Floors are dashed, ceilings dotted, each in its own way.
-DASHES = {
+DASHES: dict[str, list[LineStyleType]] = {
     "floor": [(0, (4, 2)), (0, (7, 2, 1.5, 2)), (0, (2, 1))],
     "ceiling": [(0, (1, 1)), (0, (1, 3))],
     "sham": [(0, (5, 1, 1, 1, 1, 1))],
@@ -208,7 +209,8 @@ def _axis(direction: str, fill: str) -> str:
 
 def _looks(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
     """Colour, mark and dashes of every line, by name; `lines` best first, so the best has the first colour."""
-    found, counts = {}, dict.fromkeys(("method", "ceiling", "floor", "sham"), 0)
+    found: dict[str, dict[str, Any]] = {}
+    counts = dict.fromkeys(("method", "ceiling", "floor", "sham"), 0)
     for line in lines:
         which = kind(line.name)
         n = counts[which]
@@ -244,8 +246,8 @@ def _figure(fractions: np.ndarray, lines: Sequence[Line], below: str, beside: st
         if kind(line.name) == "method":
             colour = looks[line.name]["color"]
             axes.fill_between(x, line.low, line.high, color=colour, alpha=0.1, linewidth=0, zorder=1)
-            for end in (line.low, line.high):  # of overlapping bands the edges can still be followed
-                axes.plot(x, end, color=colour, alpha=0.6, linewidth=0.35, zorder=2)
+            for edge in (line.low, line.high):  # of overlapping bands the edges can still be followed
+                axes.plot(x, edge, color=colour, alpha=0.6, linewidth=0.35, zorder=2)
         axes.plot(x, line.mean, linewidth=1.1, markersize=3, markeredgewidth=0, **looks[line.name])
     axes.set(xlim=(0, 100), ylim=(low, high), ylabel=beside)
     axes.set_xlabel(below, fontsize=style.fitted(below, size, wide + left)[1])
@@ -266,7 +268,8 @@ def _figure(fractions: np.ndarray, lines: Sequence[Line], below: str, beside: st
 def _ends(inner: Sequence[Line]) -> tuple[float, float]:
     """Ends of the axis: what holds every mean, and of the bands as much as leaves the means three fifths of it."""
     means = np.concatenate([line.mean for line in inner])
-    bands = np.concatenate([[*line.low, *line.high] for line in inner if kind(line.name) == "method"] or [means])
+    methods = (line for line in inner if kind(line.name) == "method")
+    bands = np.concatenate([end for line in methods for end in (line.low, line.high)] or [means])
     low, high = float(means.min()), float(means.max())
     room = (high - low or 1.0) / 3
     bands = bands[np.isfinite(bands)]

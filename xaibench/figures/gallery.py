@@ -45,7 +45,7 @@ def show(run: Path, pair: str, bonafide: np.ndarray, spoof: np.ndarray, sample_r
     for (countermeasure, route), files in kept.items():
         stored = {name: maps.read_map(path).values for name, path in files.items()}
         frames = next(iter(stored.values())).shape[1]
-        truth = maps.read_map(maps.truth_path(run, name_of_truth, frames, pair))
+        truth = maps.read_truth(maps.truth_path(run, name_of_truth, frames, pair))
         grid = maps.grid_of(truth.metadata)
         length = (frames - 1) * grid[2]
         halves = [audio.fit(np.asarray(w), length) for w in (bonafide, spoof)]
@@ -73,7 +73,7 @@ def show_run(run: Path, utterance: str, out: Path) -> list[Path]:
 
 
 def _gallery(
-    magnitudes: Sequence[np.ndarray], truth: maps.StoredMap, stored: Mapping[str, np.ndarray],
+    magnitudes: Sequence[np.ndarray], truth: maps.StoredTruth, stored: Mapping[str, np.ndarray],
     scores: Mapping[str, float], place: Place, title: str,
 ) -> Figure:  # fmt: skip
     """The figure of `show`, laid out in inches."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from xaibench import diagrams
+from xaibench.comparisons import Friedman
 from xaibench.errors import XaibenchError
 from xaibench.figures.style import Look, Picture
 from xaibench.leaderboard.compare import KEY, Comparison, agreements, compare
@@ -39,7 +40,7 @@ def draw_ranks(
         parts = ["critical-difference", *(component(found.facts[k]) for k in KEY if found.facts[k]), component(found.metric)]
         stem = Path(out) / "__".join(parts)
         paths = diagrams.critical_difference(found.friedman, found.ranked, stem, unit=cluster, look=look or Look())
-        pictures.append(Picture(tuple(paths), _ranks_in_words(found)))
+        pictures.append(Picture(tuple(paths), _ranks_in_words(found, found.friedman)))
     if not pictures:
         best = max(comparisons, key=lambda c: c.complete)
         raise XaibenchError(
@@ -49,8 +50,7 @@ def draw_ranks(
     return pictures
 
 
-def _ranks_in_words(found: Comparison) -> str:
-    test = found.friedman
+def _ranks_in_words(found: Comparison, test: Friedman) -> str:
     p = "p < 0.001" if test.p_f < 0.001 else f"p = {test.p_f:.2g}"
     return (
         f"{found.title}. Average ranks over {test.n} {found.cluster}s, 1 is best; a bar joins methods that the Nemenyi test "

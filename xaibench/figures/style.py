@@ -15,7 +15,7 @@ import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from xaibench.errors import XaibenchError
 from xaibench.files import whole
@@ -96,7 +96,7 @@ def style(font_size: float = 8.0) -> AbstractContextManager[None]:
     )  # fmt: skip
 
 
-def new_figure(width: float, height: float, *, layout: str | None = None) -> Figure:
+def new_figure(width: float, height: float, *, layout: Literal["constrained"] | None = None) -> Figure:
     """An empty figure of so many inches, that no window knows of."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -170,7 +170,7 @@ def _written(figure: Figure, path: Path, dpi: int, *, text: bool = False) -> Pat
         "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }[kind]
-    rules = {"pdf.fonttype": 42, "svg.fonttype": "none" if text else "path", "svg.hashsalt": "xaibench"}
+    rules: Any = {"pdf.fonttype": 42, "svg.fonttype": "none" if text else "path", "svg.hashsalt": "xaibench"}
     with whole(path) as scratch, matplotlib.rc_context(rules):
         figure.savefig(scratch, dpi=dpi, metadata=nothing, format=kind)
     return path

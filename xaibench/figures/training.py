@@ -33,7 +33,7 @@ def training_curves(history: Path, out: Path) -> Path:
             axes.set(xlabel="epoch", ylabel=label)
             axes.set_ylim(bottom=0)
             axes.margins(x=0.03)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
             style.quiet(axes)
         if table["dev_eer"].notna().any():
             best = table.loc[table["dev_eer"].idxmin()]

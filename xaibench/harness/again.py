@@ -67,9 +67,9 @@ def _apply(bench: Workbench, chunk: Chunk, prepared: Prepared, view: View, chang
         return bench.once(key, lambda: _heard(bench, chunk, prepared, change), most=RECORDINGS_KEPT)
     if change.name == "randomised":
         few = sum(p.numel() for p in view.model.parameters()) < MANY_PARAMETERS
-        key = ("randomised", name, chunk.route, change.text)
         stages, own = bench.once(
-            key, lambda: _randomised(bench, name, view.model, change), most=COPIES_KEPT if few else 1
+            ("randomised", name, chunk.route, change.text), lambda: _randomised(bench, name, view.model, change),
+            most=COPIES_KEPT if few else 1,
         )  # fmt: skip
         model = nn.Sequential(OrderedDict([(n, stages.get(n, stage)) for n, stage in view.model.named_children()]))
         return replace(view, model=model.eval(), intrinsic={n: own[n] for n in view.intrinsic})

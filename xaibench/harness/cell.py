@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 import traceback
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xaibench.errors import RunError, Undefined, Unsupported, XaibenchError
+from xaibench.errors import RunError, Undefined, Unsupported, XaibenchError, first_line, told
 from xaibench.harness.again import asker
+from xaibench.harness.form import finite, fitting, real
 from xaibench.harness.guard import guarded
 from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.sizes import is_out_of_memory, is_poisoned, lost_device, release, with_room
 from xaibench.harness.workbench import Prepared, Workbench
+from xaibench.metrics.catalog import METRICS
 from xaibench.metrics.evidence import Evidence
 from xaibench.precision import computed_in
 from xaibench.project import density, project
@@ -34,7 +35,7 @@ class Explained:
     on_grid: Attribution
     on_view: Tensor
     seconds: float  # an utterance
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # and what was printed, and put back: see `guard.Noise`
 
     def select(self, index: int) -> Explained:
         """The map of one utterance."""
@@ -54,6 +55,10 @@ class Kept:
     curves: Mapping[str, Any]
 
 
+#: A pair's truth for the disk: `values`, `region` and `valid`, `(F, T)` each; tensors, or arrays as those of `Kept`.
+KeptTruth = tuple[Pair, Any, Any, Any]
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What comes back from a chunk: rows, maps when asked for, and a traceback when something failed.
@@ -63,7 +68,7 @@ class Outcome:
 
     rows: tuple[Row, ...]
     maps: tuple[Kept, ...] = ()
-    truths: tuple[tuple[Pair, Tensor, Tensor, Tensor], ...] = ()
+    truths: tuple[KeptTruth, ...] = ()
     error: str = ""
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -74,31 +79,20 @@ def explain(bench: Workbench, prepared: Prepared, method: str | Attributor) -> E
     view = bench.view_for(prepared, attributor)
     view.require(attributor.needs, "it")  # the row names the method: one reason, one text
     started = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with guarded(attributor.name), computed_in("fp32", view.device.type):
-            attribution = attributor(view)
+    with guarded(attributor.name, utterances=len(view)) as noise, computed_in("fp32", view.device.type):
+        attribution = attributor(view)
     if view.device.type == "cuda":
         torch.cuda.synchronize(view.device)
     seconds = (time.perf_counter() - started) / len(view)
-    values = attribution.values
-    if not isinstance(values, Tensor) or values.is_complex():
-        what = f"complex values ({values.dtype})" if isinstance(values, Tensor) else type(values).__name__
-        raise XaibenchError(f"{attributor.name} returned {what}, expected a real tensor (B, F, T)")
-    values = values.detach().to(view.device)  # a method may have made its map on the host
-    expected = (len(view), len(attribution.frequency), len(attribution.time))
-    if tuple(values.shape) != expected:
-        raise XaibenchError(f"{attributor.name} returned shape {tuple(values.shape)}, expected (B, F, T) = {expected}")
-    if not values.isfinite().all():
-        raise XaibenchError(f"{attributor.name} returned NaN or infinity for {int((~values.isfinite()).sum())} cells")
+    values = real(attributor.name, attribution.values).to(view.device).float()  # a method may have made it on the host
+    finite(attributor.name, fitting(attributor.name, values, attribution, len(view)))
     # A map cannot tell apart what its axes do not: an Attribution of the method's own making may forget to say so.
     blind = {a.kind for a in (attribution.frequency, attribution.time) if len(a) == 1}
-    attribution = replace(attribution, values=values.float(), resolves=attribution.resolves - blind)
+    attribution = replace(attribution, values=values, resolves=attribution.resolves - blind)
     grid_axes = (bench.spec.grid.frequency, bench.spec.grid.time(_samples(bench, prepared)))
     bring = density if attributor.control else project
     on_view = bring(attribution, *view.axes).values
-    noise = tuple(dict.fromkeys(f"{w.category.__name__}: {str(w.message).splitlines()[0]}" for w in caught))
-    return Explained(bring(attribution, *grid_axes), on_view, seconds, noise)
+    return Explained(bring(attribution, *grid_axes), on_view, seconds, noise.sentences)
 
 
 def _samples(bench: Workbench, prepared: Prepared) -> int:
@@ -133,50 +127,55 @@ def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | N
         truth = look().truth
         made = explained or with_room(lambda: explain(bench, look(), chunk.attributor), smaller, bench.device)
     except Unsupported as reason:
-        return _all(bench, chunk, run, "unsupported", str(reason))
+        return _all(bench, chunk, run, "unsupported", first_line(reason))
     except Undefined as reason:
         if len(chunk.pairs) == 1:
-            return _all(bench, chunk, run, "undefined", str(reason))
+            return _all(bench, chunk, run, "undefined", first_line(reason))
     except Exception as error:  # whatever a plugin raises costs its own cells only
         if is_poisoned(error):
             raise
         bench.forget(chunk.countermeasure)  # the method may have stopped half-way through changing it
         starved = is_out_of_memory(error)
         if len(chunk.pairs) == 1:
-            return replace(_all(bench, chunk, run, "failed", _sentence(error)), error=traceback.format_exc())
+            return replace(_all(bench, chunk, run, "failed", told(error)), error=traceback.format_exc())
     if made is None:
         # One utterance at a time, to find out whose fault it is. Not within the except block: the exception holds the
         # batch's tensors, and after running out of memory they must be gone first.
         if starved:
             release(bench.device)
-        return _merge([_computed(bench, single, run, None) for single in _singles(chunk)])
+        return _merge([_computed(bench, single, run, None) for single in singles(chunk)])
     judge = _Judge(bench, chunk, made)
     rows, errors = [], []
     for name in chunk.metrics:
-        metric = bench.metric(name)
         status, note, values, starved = "ok", "", None, False
-        missing = _unresolved(metric, made.on_grid, truth)
+        try:
+            metric = bench.metric(name)
+            missing = _unresolved(metric, made.on_grid, truth)
+        except XaibenchError as error:  # it cannot be loaded
+            cells = range(len(chunk.pairs))
+            rows += [_row(bench, chunk, run, i, name, status="failed", note=told(error)) for i in cells]
+            continue
         if missing:
             status, note = "unsupported", f"{name} needs resolution in {missing}"
         else:
             try:
                 values = judge(metric)
             except Unsupported as reason:
-                status, note = "unsupported", str(reason)
+                status, note = "unsupported", first_line(reason)
             except Undefined as reason:  # of the map that it asked for again; in a batch, one utterance at a time says whose
-                status, note = ("failed" if len(chunk.pairs) > 1 else "undefined"), str(reason)
+                status, note = ("failed" if len(chunk.pairs) > 1 else "undefined"), first_line(reason)
             except Exception as error:  # as above
                 if is_poisoned(error):
                     raise
                 starved = is_out_of_memory(error)
-                status, note = "failed", _sentence(error)
+                status, note = "failed", told(error)
                 if len(chunk.pairs) == 1:
                     errors.append(traceback.format_exc())
         if starved:
             judge.forget()
             release(bench.device)
         if status == "failed" and len(chunk.pairs) > 1:
-            for single, index in zip(_singles(chunk, name), range(len(chunk.pairs)), strict=True):
+            for single, index in zip(singles(chunk, name), range(len(chunk.pairs)), strict=True):
                 alone = _computed(bench, single, run, made.select(index))
                 rows += alone.rows
                 errors += [alone.error] if alone.error else []
@@ -189,7 +188,8 @@ def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | N
                 _row(bench, chunk, run, index, name, value=value, status="undefined" if undefined else status, note=why,
                      seconds=made.seconds)
             )  # fmt: skip
-    kept, truths = (), ()
+    kept: tuple[Kept, ...] = ()
+    truths: tuple[KeptTruth, ...] = ()
     if bench.spec.keep_maps:
         curves = judge.curves()
         resolves = tuple(sorted(made.on_grid.resolves))
@@ -243,7 +243,10 @@ class _Judge:
                 attribution=made.on_grid, on_view=made.on_view, truth=prepared.truth, probe=prepared.probe,
                 again=asker(bench, chunk, prepared, explain),
             )  # fmt: skip
-        return _checked(metric.function(self._evidence), len(self.chunk.pairs), metric)
+        if metric.name in METRICS:
+            return _checked(metric.function(self._evidence), len(self.chunk.pairs), metric)
+        with guarded(f"metric {metric.name}", utterances=len(self.chunk.pairs)):
+            return _checked(metric.function(self._evidence), len(self.chunk.pairs), metric)
 
 
 def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
@@ -292,16 +295,12 @@ def failed(bench: Workbench, chunk: Chunk, run: str, note: str) -> Outcome:
     return _all(bench, chunk, run, "failed", note)
 
 
-def _singles(chunk: Chunk, *metrics: str) -> list[Chunk]:
-    """The chunk's utterances one by one, for all its metrics or for those named."""
+def singles(chunk: Chunk, *metrics: str) -> list[Chunk]:
+    """A chunk's utterances one by one, for all its metrics or for those named."""
     return [
         replace(chunk, pairs=(p,), fingerprints=(f,), metrics=metrics or chunk.metrics)
         for p, f in zip(chunk.pairs, chunk.fingerprints, strict=True)
     ]
-
-
-def _sentence(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _merge(parts: Sequence[Outcome]) -> Outcome:

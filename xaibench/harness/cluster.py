@@ -100,7 +100,7 @@ class DaskEngine(Engine):
             self._cluster.close()
 
     @property
-    def workers(self) -> int:
+    def workers(self) -> int:  # type: ignore[override]  # nobody sets it: a cluster's workers come and go
         """How many there are now. Raises Gone when the scheduler does not answer."""
         try:
             return max(1, len(self._client.nthreads()))
@@ -109,7 +109,7 @@ class DaskEngine(Engine):
 
     def _connect(self) -> None:
         deadline = time.monotonic() + self.patience
-        address = self.scheduler or self._cluster.scheduler_address
+        address = self.scheduler if self._cluster is None else self._cluster.scheduler_address
         while True:
             left = max(deadline - time.monotonic(), 1.0)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 from xaibench import registry
@@ -12,8 +13,8 @@ from xaibench.errors import PluginError
 _FLAGS = ("signed", "random", "complete", "class_specific", "optional")
 
 
-def described(group: str, name: str) -> dict[str, Any]:
-    """One plugin's facts as JSON holds them; imports it. `{"problem": ...}` where it cannot be loaded.
+def described(group: str, name: str, load: Callable[[str, str], Any] = registry.load) -> dict[str, Any]:
+    """One plugin's facts as JSON holds them; imports it, as `load` does. `{"problem": ...}` where it cannot be loaded.
 
     paper: its citation; summary: a sentence or a few; needs: of `xaibench.protocols.NEEDS`; options: name -> default, as
     text; flags: those of `protocols.Attributor` that hold.
@@ -22,7 +23,7 @@ def described(group: str, name: str) -> dict[str, Any]:
     ['signed', 'random']
     """
     try:
-        thing = registry.load(group, name)
+        thing = load(group, name)
     except PluginError as error:
         return {"problem": str(error)}
     text = inspect.getdoc(getattr(thing, "function", None) or getattr(thing, "build", None)) or ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xaibench.errors import RunError
+from xaibench.harness.plan import Chunk
 from xaibench.harness.tasks import Queue, Task
 
 
@@ -32,12 +33,15 @@ class InProcess(Executor):
 class Engine:
     """An executor and its habits; this one is for executors that lose nothing, or everything.
 
-    workers: tasks computed at a time. remote: whether they are other processes, which hold no workbench of ours.
+    workers: tasks computed at a time. remote: whether they are other processes, which hold no workbench of ours. apart:
+    whether each combination of countermeasure and method has a process of its own, so that a task is one chunk and the
+    chunks of a combination follow each other.
     """
 
     executor: Executor = field(default_factory=InProcess)
     workers: int = 1
     remote: bool = False
+    apart: bool = False
     notes: list[str] = field(default_factory=list)  # what happened to workers, for the summary
 
     def __enter__(self) -> Engine:
@@ -63,6 +67,10 @@ class Engine:
         """Whether an error means that the task's worker died with it, more often than bad luck explains."""
         return False
 
+    def instead(self, task: Task, error: BaseException) -> list[Chunk]:
+        """Smaller chunks to try, to find the one to blame for the death of this task's worker; none where it is found."""
+        return []
+
     def alive(self) -> bool:
         """Whether answers can still come: asked when none has come for `PATIENCE` seconds."""
         return True
@@ -80,6 +88,24 @@ class Engine:
         raise RunError("the workers are gone; finished rows are kept, the same command continues")
 
 
+class Refusal(RunError):
+    """By which a worker says that it must not take part: its name, and why."""
+
+    worker: str
+    why: str
+
+
+class Died(Exception):
+    """A worker ended over a task, or was ended; in a sentence.
+
+    said: the last that it printed, a traceback perhaps. late: it took too long. metric: which one ran then, if any did.
+    """
+
+    def __init__(self, sentence: str, *, said: str = "", late: bool = False, metric: str = "") -> None:
+        super().__init__(sentence)
+        self.said, self.late, self.metric = said, late, metric
+
+
 class Gone(Exception):
     """The engine cannot be reached: nothing can be handed out now. `Engine.recover` finds it again, or gives up."""
 
@@ -91,7 +117,7 @@ LOST = (CancelledError, BrokenProcessPool)
 
 
 def completed(
-    engine: Engine, work: Callable[[Task], Any], queue: Queue, refused: type[RunError]
+    engine: Engine, work: Callable[[Task], Any], queue: Queue, refused: type[Refusal]
 ) -> Iterator[tuple[Task, Any]]:
     """Yield `(task, what work made of it)` as they finish, until the queue is empty and nothing is under way.
 
@@ -105,7 +131,7 @@ def completed(
             return
         done, _ = wait(pending, timeout=0 if gone else PATIENCE, return_when=FIRST_COMPLETED)
         finished = [(pending.pop(future), future) for future in done]
-        lost = [task for task, future in finished if engine.lost(_error(future))]
+        lost = [task for task, future in finished if (error := _error(future)) is not None and engine.lost(error)]
         if gone or lost or (not done and not engine.alive()):
             for future, task in pending.items():
                 future.cancel()
@@ -122,7 +148,10 @@ def completed(
                 queue.back(task)
                 engine.refuse(error.worker, error.why)
             elif engine.worker_died(error):
-                if len(task.chunks) == 1:
+                smaller = engine.instead(task, error)
+                if smaller:
+                    queue.instead(task, smaller)
+                elif len(task.chunks) == 1:
                     yield task, error
                 else:
                     queue.back(task, alone=True)

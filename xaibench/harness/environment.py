@@ -36,7 +36,7 @@ def _git() -> tuple[str | None, bool | None]:
     if not (root / ".git").exists():
         return None, None
     try:
-        run = {"cwd": root, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        run: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "check": True, "timeout": 10}
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
         status = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout
     except (OSError, subprocess.SubprocessError):

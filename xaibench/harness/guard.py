@@ -1,15 +1,35 @@
-"""What a method may not touch: the tensors it shares with every other method, and torch's process-wide settings."""
+"""What a plugin's code may not touch while it runs in our process: shared tensors, torch's settings, the surroundings.
+
+Whatever a method or a foreign metric does, the next one finds the process as it was. Changing a setting of torch is an
+error, as numbers of others hang on it; the rest (environment, working folder, module path, numpy's error state, numpy's and
+Python's generators) is put back and noted, because importing a library late changes it as well. What is printed and warned
+is caught and goes into the record. torch's own generator is left to the preflight, whose check it is.
+
+None of this helps against code that hangs or ends the process: that needs a process of its own (`xaibench.harness.isolate`),
+which learns from `watched` whose code runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import io
+import os
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
 
-from xaibench.errors import XaibenchError
+from xaibench.errors import XaibenchError, first_line
 from xaibench.view import View
+
+#: Most sentences of warnings that are kept of a call, and most characters of what it prints.
+MOST_WARNINGS, MOST_PRINTED = 20, 500
 
 
 def private_tensors(view: View) -> View:
@@ -28,39 +48,201 @@ def private_tensors(view: View) -> View:
     return replace(
         view, inputs=view.inputs.clone(), fills={n: t.clone() for n, t in view.fills.items()},
         references=view.references.clone(), energy=copy(view.energy), prior=copy(view.prior), truth=truth,
+        recordings=copy(view.recordings),
     )  # fmt: skip
 
 
-def _settings() -> dict[str, object]:
+def settings() -> dict[str, Any]:
+    """torch's process-wide settings that no method may change."""
+    cudnn = torch.backends.cudnn
     return {
         "gradient mode": torch.is_grad_enabled(),
         "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
         "number of threads": torch.get_num_threads(),
         "deterministic mode": torch.are_deterministic_algorithms_enabled(),
+        "autocast": (_nesting(), *((d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ("cpu", "cuda"))),
+        "anomaly mode": (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "cuDNN settings": {n: getattr(cudnn, n) for n in ("enabled", "benchmark", "deterministic", "allow_tf32")},
+        "hooks of all modules": {n: tuple(getattr(torch.nn.modules.module, n)) for n in _HOOKS},
     }
 
 
-def _restore(settings: dict[str, object]) -> None:
+_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
+
+
+def _nesting() -> int:
+    """How many blocks of autocast are open."""
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
+
+
+def restore(settings: Mapping[str, Any]) -> None:
+    """Set them as `settings()` found them."""
     torch.set_grad_enabled(settings["gradient mode"])
     torch.set_default_dtype(settings["default dtype"])
     torch.set_num_threads(settings["number of threads"])
     if settings["deterministic mode"] != torch.are_deterministic_algorithms_enabled():  # to set it imports a compiler, 2 s
         torch.use_deterministic_algorithms(settings["deterministic mode"])
+    if settings["default device"] != torch.get_default_device():
+        torch.set_default_device(None if settings["default device"] == torch.device("cpu") else settings["default device"])
+    nesting, *devices = settings["autocast"]
+    while torch.autocast_increment_nesting() > nesting + 1:
+        torch.autocast_decrement_nesting()
+        torch.autocast_decrement_nesting()
+    torch.autocast_decrement_nesting()
+    for device, enabled, dtype in devices:
+        torch.set_autocast_enabled(device, enabled)
+        torch.set_autocast_dtype(device, dtype)
+    torch.clear_autocast_cache()
+    torch.set_anomaly_enabled(*settings["anomaly mode"])
+    if settings["matmul precision"] != torch.get_float32_matmul_precision():
+        torch.set_float32_matmul_precision(settings["matmul precision"])
+    for name, value in settings["cuDNN settings"].items():
+        setattr(torch.backends.cudnn, name, value)
+    for name, known in settings["hooks of all modules"].items():
+        hooks = getattr(torch.nn.modules.module, name)
+        for new in hooks.keys() - set(known):
+            del hooks[new]
+
+
+def _surroundings() -> dict[str, Any]:
+    """What else is the process', by name."""
+    return {
+        "working folder": _folder(),
+        "environment": dict(os.environ),
+        "sys.path": list(sys.path),
+        "numpy's error state": np.geterr(),
+        "recursion limit": sys.getrecursionlimit(),
+        "signal handlers": {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)},
+    }
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # somebody removed it
+        return ""
+
+
+def _put_back(surroundings: Mapping[str, Any]) -> None:
+    with suppress(OSError):  # a folder that is gone
+        os.chdir(surroundings["working folder"] or os.curdir)
+    wanted = surroundings["environment"]
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
+    sys.path[:] = surroundings["sys.path"]
+    np.seterr(**surroundings["numpy's error state"])
+    sys.setrecursionlimit(surroundings["recursion limit"])
+    with suppress(ValueError):  # only the main thread may, and only it could change them
+        for number, handler in surroundings["signal handlers"].items():
+            if handler is not None:  # else it is not Python's
+                signal.signal(number, handler)
+
+
+class _Paper(io.TextIOBase):
+    """Takes what is printed, keeps its beginning, counts the rest."""
+
+    def __init__(self) -> None:
+        self.kept, self.size = "", 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.size += len(text)
+        if len(self.kept) < MOST_PRINTED:
+            self.kept += text[: MOST_PRINTED - len(self.kept)]
+        return len(text)
+
+
+@dataclass
+class Noise:
+    """What a plugin said and moved while it ran, in sentences for the record; complete when its block is left."""
+
+    sentences: tuple[str, ...] = ()
+    _caught: list[warnings.WarningMessage] = field(default_factory=list)
+    _paper: _Paper = field(default_factory=_Paper)
+
+    def settle(self, moved: list[str]) -> None:
+        """Take stock."""
+        said = dict.fromkeys(f"{w.category.__name__}: {first_line(w.message)}" for w in self._caught)
+        lines = list(said)[:MOST_WARNINGS]
+        if len(said) > len(lines):
+            lines.append(f"and {len(said) - len(lines)} more warnings")
+        if text := self._paper.kept.strip():
+            more = f" ... ({self._paper.size} characters)" if self._paper.size > MOST_PRINTED else ""
+            lines.append(f"printed: {_visible(text)}{more}")
+        lines += [f"changed the process' {name}; it was put back" for name in moved]
+        self.sentences = tuple(lines)
+
+
+def _visible(text: str) -> str:
+    """Without what would move a cursor, or is no character."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+
+
+#: Whose code runs, innermost last: its name and how many utterances it was given.
+_running: list[tuple[str, int]] = []
+_tell: Callable[[str, int], None] | None = None
 
 
 @contextmanager
-def guarded(name: str) -> Iterator[None]:
-    """Within the block a method's code runs. Raises XaibenchError when it changed a process-wide setting of torch (after
-    restoring it) or called `sys.exit`.
-    """
-    before = _settings()
+def watched(tell: Callable[[str, int], None]) -> Iterator[None]:
+    """Within the block `tell(name, utterances)` is called when a plugin's code begins, and `tell("", 0)` when it ends."""
+    global _tell
+    before, _tell = _tell, tell
     try:
         yield
-    except SystemExit as error:
-        raise XaibenchError(f"{name} called sys.exit({error.code}); a method returns a map or raises") from error
     finally:
-        after = _settings()
-        _restore({**after, **{k: v for k, v in before.items() if after[k] != v}})
-    changed = [k for k, v in before.items() if after[k] != v]
+        _tell = before
+
+
+def _say() -> None:
+    if _tell is not None:
+        _tell(*(_running[-1] if _running else ("", 0)))
+
+
+@contextmanager
+def guarded(name: str, *, utterances: int = 1) -> Iterator[Noise]:
+    """Within the block a plugin's code runs, on so many utterances. Gives what it says, once the block is left.
+
+    Raises XaibenchError when it changed a process-wide setting of torch (after restoring it), called `sys.exit`, or raised
+    something else that is meant to end the process.
+    """
+    noise, before, around = Noise(), settings(), _surroundings()
+    generators = random.getstate(), np.random.get_state()
+    _running.append((name, utterances))
+    _say()
+    try:
+        with (
+            warnings.catch_warnings(record=True) as noise._caught,
+            redirect_stdout(noise._paper),
+            redirect_stderr(noise._paper),
+        ):
+            warnings.simplefilter("always")
+            yield noise
+    except SystemExit as error:
+        raise XaibenchError(f"{name} called sys.exit({first_line(error.code)}); a method returns a map or raises") from error
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        what = first_line(error)
+        raise XaibenchError(f"{name} raised {type(error).__name__}, which is meant to end the process: {what}") from error
+    finally:
+        _running.pop()
+        _say()
+        after, there = settings(), _surroundings()
+        changed = [k for k, v in before.items() if after[k] != v]
+        moved = [k for k, v in around.items() if there[k] != v]
+        if changed:
+            restore(before)
+        if moved:
+            _put_back(around)
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        noise.settle(moved)
     if changed:
         raise XaibenchError(f"{name} changed torch's {' and '.join(changed)} for the whole process; it was restored")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xaibench import registry
+from xaibench import probe, registry
 from xaibench.errors import CheckpointError, PluginError
 from xaibench.metrics import catalog
 from xaibench.protocols import Countermeasure
@@ -34,6 +35,10 @@ ALIASES = {
     "kernelshap": "kernel-shap",
     "gradientshap": "gradient-shap",
 }
+
+
+#: `registry.load`, or `registry.stand_in`: group, name -> plugin.
+Load = Callable[[str, str], Any]
 
 
 def load_countermeasure(
@@ -81,8 +86,10 @@ def found_weights(name: str) -> Path | None:
     return mine if mine is not None and mine.is_file() else registry.load("countermeasures", name).shipped()
 
 
-def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def known_names(group: str, wanted: Sequence[str], load: Load = registry.load) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names as given, `all` expanded to every plugin of the group that loads and is not optional; and why others do not.
+
+    load: `registry.stand_in` where nothing is to be imported into this process that could harm it.
 
     A broken plugin asked for by name is an error; among `all` it is a named problem. Raises PluginError.
     """
@@ -96,7 +103,7 @@ def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tup
         if name == "all":
             for plugin in available:
                 try:
-                    found = registry.load(group, plugin)
+                    found = load(group, plugin)
                 except PluginError as error:
                     broken.append(str(error))
                 else:
@@ -104,7 +111,7 @@ def known_names(group: str, wanted: Sequence[str]) -> tuple[tuple[str, ...], tup
         elif name not in available:
             raise PluginError(registry.unknown(group.removesuffix("s"), name, available))
         else:
-            registry.load(group, name)
+            load(group, name)
             names.append(name)
     if not names:
         raise PluginError(f"no {group} chosen; name some, or `all`")
@@ -119,9 +126,11 @@ def known_datasets(wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def known_countermeasures(wanted: Sequence[str], checkpoints: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def known_countermeasures(
+    wanted: Sequence[str], checkpoints: Mapping[str, str], load: Load = registry.load
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """As `known_names`; of `all`, those without weights become named problems instead of stopping everything."""
-    names, broken = known_names("countermeasures", wanted)
+    names, broken = known_names("countermeasures", wanted, load)
     if "all" not in wanted:
         return names, broken
     bare = [n for n in names if n not in checkpoints and n not in wanted and found_weights(n) is None]
@@ -147,6 +156,54 @@ def known_metrics(wanted: Sequence[str], preset: str) -> tuple[str, ...]:
         else:
             raise PluginError(registry.unknown("metric", name, [*ours, *theirs]))
     return tuple(dict.fromkeys(names))
+
+
+#: Seconds in which a countermeasure must have loaded its weights and heard a second of silence.
+REHEARSAL = 600.0
+
+
+def rehearsed(names: Sequence[str], fields: Mapping[str, Any]) -> dict[str, str]:
+    """Countermeasure -> why its process ended when it was loaded and asked once, elsewhere; only those whose process did.
+
+    fields: those of `RunSpec`, of which `checkpoints` and `cm_options` count. What is wrong but no end is not said: the
+    run itself finds it and says it better.
+    """
+    asked = {}
+    for name in names:
+        if name in fields.get("checkpoints", {}) or found_weights(name) is not None:
+            of = fields.get("checkpoints", {}).get(name), fields.get("cm_options", {}).get(name, {})
+            asked[json.dumps([name, *of], default=str)] = name
+    found = probe.ask(f"{__name__}:rehearse", list(asked), seconds=REHEARSAL)
+    return {asked[question]: str(why) for question, why in found.items() if isinstance(why, probe.Silent)}
+
+
+def rehearse(question: str) -> str:
+    """Load a countermeasure and give it silence: `[name, checkpoint, options]` in JSON. Returns what it raised, or ""."""
+    import torch
+
+    name, checkpoint, options = json.loads(question)
+    try:
+        module, _, _ = load_countermeasure(name, checkpoint, options)
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, module.n_samples))
+    except Exception as error:  # noqa: BLE001 - the run itself will say it
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def loadable_metrics(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those that can be imported without harm, and why others cannot; ours are not asked."""
+    good: list[str] = []
+    broken: list[str] = []
+    for name in names:
+        try:
+            if name not in catalog.METRICS:
+                registry.stand_in("metrics", name)
+        except PluginError as error:
+            broken.append(str(error))
+        else:
+            good.append(name)
+    return tuple(good), tuple(broken)
 
 
 def control_names() -> tuple[str, ...]:

@@ -69,6 +69,15 @@ def retire_stale(
     return have[~gone]
 
 
+def retire_failed(store: Store, have: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+    """Move every row file with a failed cell to `stale/`, so that its cells are missing; returns the rows that are left."""
+    files = sorted(have.file[have.status == "failed"].unique())
+    if files:
+        store.retire(files)
+        problems.append(f"{len(files)} row files with failed cells are in {store.path / 'stale'}; they are computed again")
+    return have[~have.file.isin(files)]
+
+
 def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd.DataFrame, folder: Path) -> Iterator[Chunk]:
     """Chunks for the cells that have no row yet, batch by batch, so that every method is on the board early.
 
@@ -138,7 +147,7 @@ def _done(spec: RunSpec, chosen: list[Pair], have: pd.DataFrame, cm: str, route:
     here = (have.countermeasure == cm) & (have.route == route) & (have.truth == spec.truth.name)
     rows = have[here.to_numpy()]
     pair, _ = pd.factorize(keys(rows, ["utterance", "vocoder"]))
-    place = {(p.spoof.source, p.spoof.vocoder): i for i, p in enumerate(chosen)}
+    place: dict[tuple[str, ...], int] = {(p.spoof.source, p.spoof.vocoder): i for i, p in enumerate(chosen)}
     pairs = np.array([place.get(names, -1) for names in _distinct(rows, ["utterance", "vocoder"])], dtype=np.intp)
     at = (_places(rows.attributor, spec.attributors), pairs[pair], _places(rows.metric, spec.metrics))
     wanted = np.logical_and.reduce([axis >= 0 for axis in at])

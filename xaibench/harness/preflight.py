@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from xaibench import audio
-from xaibench.errors import Undefined, Unsupported
+from xaibench.errors import Undefined, Unsupported, first_line, told
 from xaibench.harness.cell import Explained, explain
+from xaibench.harness.guard import guarded
 from xaibench.harness.plan import interleave
 from xaibench.harness.sizes import is_out_of_memory, is_poisoned
 from xaibench.harness.workbench import Prepared, Workbench
@@ -26,21 +27,25 @@ from xaibench.project import project
 from xaibench.protocols import Attributor
 from xaibench.scoring import score_recordings
 from xaibench.types import Pair
+from xaibench.view import View
 from xaibench.weights import weights_hash
 
 #: Largest tolerated difference between an utterance explained alone and in a batch, as a share of the largest value.
 BATCH_TOLERANCE = 1e-2
 #: Largest tolerated completeness gap of a method that declares completeness, as a share of the score difference.
 COMPLETENESS_TOLERANCE = 0.05
+#: Least change of a map when the other class is explained, as a share of its largest value.
+TARGET_TOLERANCE = 1e-6
 #: How different (relative) frontend + backend may be from the whole countermeasure.
 CUT_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`void` is empty when all is well; `measured` holds the numbers behind the checks, `warnings` what libraries said.
+    """`void` is empty when all is well; `measured` holds the numbers behind the checks.
 
-    `unchecked` says why a method that raised was not judged; `changed`, that it left the countermeasure changed.
+    `warnings` are what the method and its libraries said: warnings, prints, what was put back (`guard.Noise`). `unchecked`
+    says why a method that raised was not judged; `changed`, that it left the countermeasure changed.
     """
 
     void: str = ""
@@ -92,7 +97,7 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
     A countermeasure that the method changed is not usable afterwards: call `bench.forget` for a verdict with `changed`.
     """
     attributor = bench.attributor(attributor_name)
-    before = _state(prepared.view.model)
+    before = state_of(prepared.view.model)
     generator = torch.random.get_rng_state()
     unchecked, change, batch = "", None, None
     try:
@@ -101,19 +106,20 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
         if attributor.class_specific and not attributor.control and bool(alone.any()):
             change = _target_gap(bench, prepared, attributor, alone)
     except (Unsupported, Undefined) as reason:
-        unchecked = str(reason)
+        unchecked = first_line(reason)
     except Exception as error:  # the cells will say `failed`, with the traceback
         if is_out_of_memory(error) or is_poisoned(error):
             raise
-        unchecked = f"{type(error).__name__}: {error}"
-    changed = _state(prepared.view.model) != before
+        unchecked = told(error)
+    changed = state_of(prepared.view.model) != before
     problems = ["it changed the countermeasure's weights, mode, gradients or hooks"] if changed else []
-    if unchecked:
+    if unchecked or batch is None:
         return Verdict("; ".join(problems), unchecked=unchecked, changed=changed), None
     measured: dict[str, float] = {}
     if not torch.equal(torch.random.get_rng_state(), generator):
         problems.append("it consumed random numbers outside its own seed")
-    measured["batch_gap"] = gap = _gap(batch.on_view[:1], alone)
+        torch.random.set_rng_state(generator)
+    measured["batch_gap"] = gap = gap_of(batch.on_view[:1], alone)
     if not gap <= BATCH_TOLERANCE:
         problems.append(
             f"an utterance explained alone and in a batch differ by {gap:.1%} of the largest value: the method mixes "
@@ -121,40 +127,49 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
         )
     if change is not None:
         measured["target_gap"] = change
-        if change < 1e-6:
+        if change < TARGET_TOLERANCE:
             problems.append("its map does not depend on which class is explained, though it says so")
-    baseline = attributor.options.get("baseline", attributor.options.get("fill"))
-    if baseline is None and "twin" in attributor.needs:
-        baseline = "twin"
+    baseline = baseline_of(attributor)
     if attributor.complete and baseline in prepared.view.fills:
-        measured["completeness_gap"] = gap = _completeness_gap(prepared, batch.on_view, str(baseline))
+        measured["completeness_gap"] = gap = completeness_gap(prepared.view, batch.on_view, baseline)
         if gap > COMPLETENESS_TOLERANCE:
             problems.append(f"it declares completeness, but its sum misses the score difference by {gap:.0%} (median)")
     return Verdict("; ".join(problems), measured, batch.warnings, changed=changed), batch
+
+
+def baseline_of(attributor: Attributor) -> str:
+    """The fill a map is complete against: the option `baseline` or `fill`, or the twin a method needs; "" if none."""
+    chosen = attributor.options.get("baseline", attributor.options.get("fill"))
+    return str(chosen) if chosen is not None else "twin" if "twin" in attributor.needs else ""
 
 
 def _first(prepared: Prepared) -> Prepared:
     return replace(prepared, view=prepared.view.select([0]))  # its truth keeps the batch: only its axes are read
 
 
-def _gap(a: Tensor, b: Tensor) -> float:
+def gap_of(a: Tensor, b: Tensor) -> float:
+    """The largest difference of two maps of one shape, as a share of the first one's largest value."""
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
 
 
 def _target_gap(bench: Workbench, prepared: Prepared, attributor: Attributor, alone: Tensor) -> float:
     """How much the map changes when the other class is explained."""
     view = bench.view_for(_first(prepared), attributor)
-    return _gap(alone, project(attributor(opposite(view)), *view.axes).values.detach())
+    with guarded(attributor.name):
+        other = attributor(opposite(view))
+    return gap_of(alone, project(other, *view.axes).values.detach())
 
 
-def _completeness_gap(prepared: Prepared, maps: Tensor, baseline: str) -> float:
-    view = replace(prepared.view, precision="fp32")  # as the map is
+def completeness_gap(view: View, maps: Tensor, baseline: str) -> float:
+    """How far the sum of maps `(B, F, T)` misses score(input) - score(baseline), as a share of it: the median."""
+    view = replace(view, precision="fp32")  # as the map is
     wanted = view.score(view.inputs) - view.score(view.fill(baseline))
     gap = (maps.sum(dim=(1, 2)) - wanted).abs() / wanted.abs().clamp_min(1e-6)
     return float(gap.median())
 
 
-def _state(model: nn.Module) -> tuple[object, ...]:
+def state_of(model: nn.Module) -> tuple[object, ...]:
+    """What a method may not change of a countermeasure: weights, buffers, modes, hooks, gradients."""
     modules = list(model.modules())
     return (
         weights_hash(model),

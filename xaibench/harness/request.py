@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from xaibench import registry
-from xaibench.errors import XaibenchError
-from xaibench.harness.known import control_names, known_countermeasures, known_datasets, known_metrics, known_names
+from xaibench.errors import PluginError, XaibenchError
+from xaibench.harness.known import (
+    control_names,
+    known_countermeasures,
+    known_datasets,
+    known_metrics,
+    known_names,
+    loadable_metrics,
+    rehearsed,
+)
 from xaibench.harness.spec import RunSpec
 
 #: Where runs lie whose folder nobody names, relative to the working directory.
@@ -37,11 +45,13 @@ def request(
     ssl: Path | str | None = None,
     out: Path | str | None = None,
     settings: Mapping[str, Any] | None = None,
+    isolate: bool = False,
 ) -> Request:
     """Look up countermeasures, attributors (`all` for every one; the controls are always added), metrics and data set.
 
     ssl: folder of a wav2vec 2.0 encoder, for the countermeasures that take one. out: the run's folder; by default
-    `results/<countermeasures>-<data>-<preset>`. settings: the other fields of `RunSpec`, by name.
+    `results/<countermeasures>-<data>-<preset>`. settings: the other fields of `RunSpec`, by name. isolate: import no
+    attributor here, and nothing else before it is known that this ends well (`registry.stand_in`).
 
     Raises PluginError for unknown names, CheckpointError for a countermeasure without weights, RunError and XaibenchError
     for settings that cannot be.
@@ -51,14 +61,25 @@ def request(
     ('lcnn-minivoc-quick', 'grad-cam', True)
     """
     fields = dict(settings or {})
-    methods, broken = known_names("attributors", xai)
-    cms, without = known_countermeasures(cm, fields.get("checkpoints", {}))
+    load = registry.stand_in if isolate else registry.load
+    methods, broken = known_names("attributors", xai, load)
+    cms, without = known_countermeasures(cm, fields.get("checkpoints", {}), load)
+    measured = known_metrics(metrics, fields.get("preset", RunSpec.preset))
+    if isolate:
+        measured, silent = loadable_metrics(measured)  # a metric is imported by whoever prints a board, too
+        ends = rehearsed(cms, fields)
+        broken += (*silent, *(f"countermeasure {name!r} is left out: {why}" for name, why in ends.items()))
+        cms = tuple(name for name in cms if name not in ends)
+        for what in ("checkpoints", "cm_options"):
+            fields[what] = {name: of for name, of in fields.get(what, {}).items() if name not in ends}
+        if not cms:
+            raise PluginError(f"no countermeasure is left: {'; '.join(broken)}")
     if ssl is not None:
         fields["cm_options"] = with_encoder(fields.get("cm_options", {}), cms, ssl)
     spec = RunSpec(
         countermeasures=cms,
         attributors=tuple(dict.fromkeys([*methods, *control_names()])),
-        metrics=known_metrics(metrics, fields.get("preset", RunSpec.preset)),
+        metrics=measured,
         data=known_datasets([data])[0],
         **fields,
     )

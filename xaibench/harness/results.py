@@ -101,7 +101,7 @@ class Store:
 
     def write_text(self, name: str, text: str) -> None:
         """A text file of the folder, atomically."""
-        self._write(self.path / name, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+        self._write(self.path / name, lambda scratch: scratch.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
     def write_rows(self, chunk: Chunk, truth: str, rows: Sequence[Row]) -> None:
         """All rows of a chunk, in one file."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,16 +21,16 @@ from xaibench.errors import RunError
 from xaibench.harness.cell import Outcome, failed
 from xaibench.harness.described import described
 from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
-from xaibench.harness.engine import Engine, completed
+from xaibench.harness.engine import Died, Engine, completed
 from xaibench.harness.environment import environment
-from xaibench.harness.missing import missing_chunks, retire_stale
+from xaibench.harness.missing import missing_chunks, retire_failed, retire_stale
 from xaibench.harness.plan import Chunk, fingerprint, ordered_pairs, reference_pairs, source_hash
 from xaibench.harness.preflight import check_countermeasure
 from xaibench.harness.results import Store, plain, safe
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.tasks import Combination, Queue, Task, combination
+from xaibench.harness.tasks import Combination, Queue, Task, by_combination, combination
 from xaibench.harness.workbench import PRIOR_PAIRS, Workbench
-from xaibench.harness.worker import Done, ForeignWorker, Job, compute, compute_remotely, facts, first_batch
+from xaibench.harness.worker import Apart, Done, ForeignWorker, Job, Remotely, compute, facts, first_batch
 from xaibench.manifest import verify
 from xaibench.types import Pair
 
@@ -70,12 +70,14 @@ def run(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     engine: Engine | None = None,
+    retry_failed: bool = False,
     report: Report = lambda progress: None,
 ) -> Summary:
     """Compute every missing cell of `spec` in the folder `out`, and return what was done.
 
     `engine` says where chunks are computed (in this process by default). Workers of another process open data sets and
-    countermeasures themselves, once, on the `device` of that name of theirs.
+    countermeasures themselves, once, on the `device` of that name of theirs. A failed cell is a result like any other, and
+    stays; `retry_failed` computes it again.
 
     Raises RunError, ManifestError, CheckpointError, PluginError before any work when the run cannot be right; what goes
     wrong inside a cell becomes that cell's status.
@@ -84,7 +86,10 @@ def run(
     started = time.perf_counter()
     engine = engine or Engine()
     workers = engine.introductions(str(device))
-    bench = Workbench(spec, device=choose_device("auto") if engine.remote else device, batch_size=batch_size)
+    elsewhere = engine.remote and not engine.apart  # on other machines, perhaps: `device` is for them to look up
+    here = choose_device("auto") if elsewhere else choose_device(str(device)) if engine.apart else device
+    load = registry.stand_in if engine.apart else registry.load
+    bench = Workbench(spec, device=here, batch_size=batch_size, load=load)
     if workers and batch_size is None:
         bench.batch_size = default_batch_size(torch.device(workers[0]["device_type"]))
     where = {w["device_type"] for w in workers} or {bench.device.type}
@@ -103,6 +108,8 @@ def run(
         broken = {name: facts["void"] for name, facts in stamp["countermeasures"].items() if facts["void"]}
         problems += [f"void: every method on {name}: {why}" for name, why in broken.items()]
         have = retire_stale(spec, bench, every, store, before or {}, stamp, problems)
+        if retry_failed:
+            have = retire_failed(store, have, problems)
         kept = len(have)
         chunks = list(missing_chunks(spec, bench, chosen, have, store.path))
         del have
@@ -114,14 +121,15 @@ def run(
         verdicts = _known_verdicts(store, bench, chunks, broken)
         problems += [_void_sentence(what, void) for what, void in verdicts.items() if void and not broken.get(what[0])]
         ledger = _Ledger(store, bench, sum(_size(c) for c in chunks), problems, report)
-        queue = Queue(chunks, verdicts, workers=engine.workers)
+        queue = Queue(by_combination(chunks), verdicts) if engine.apart else Queue(chunks, verdicts, workers=engine.workers)
         work = _work(engine, bench, store.path.name, str(device), batch_size)
         try:
             for task, done in completed(engine, work, queue, ForeignWorker):
                 fatal = ""
                 if isinstance(done, BaseException):
-                    fatal = f"it kills every worker that runs it: {type(done).__name__}"
-                    problems.append(f"{task.chunks[0].attributor} on {task.chunks[0].countermeasure}: {fatal}")
+                    if not engine.apart:
+                        fatal = f"it kills every worker that runs it: {type(done).__name__}"
+                        problems.append(f"{task.chunks[0].attributor} on {task.chunks[0].countermeasure}: {fatal}")
                     done = Done(tuple(_died(chunk, bench, store.path.name, done) for chunk in task.chunks))
                 ledger.enter(task, done)
                 if task.judge:  # a fatal verdict is not kept, so a later run tries again
@@ -129,7 +137,7 @@ def run(
         finally:
             if ledger.sizes:
                 store.write_json("run.json", {**stamp, "sizes": {**stamp["sizes"], **ledger.sizes}})
-        problems += engine.notes
+        problems += [*engine.notes, *ledger.failures()]
     seconds = time.perf_counter() - started
     return Summary(store.path, ledger.made, kept, seconds, ledger.statuses, tuple(dict.fromkeys(problems)))
 
@@ -142,6 +150,7 @@ class _Ledger:
         self.made = self.steps = 0
         self.statuses: dict[str, int] = {}
         self.sizes: dict[str, Any] = {}
+        self.failed: dict[tuple[str, str], tuple[str, set[str]]] = {}
         report(Progress("cells", 0, total))
 
     def enter(self, task: Task, done: Done) -> None:
@@ -158,14 +167,25 @@ class _Ledger:
             self.steps += _size(chunk)
             for row in outcome.rows:
                 self.statuses[row.status] = self.statuses.get(row.status, 0) + 1
+                if row.status == "failed":
+                    _, of = self.failed.setdefault((row.attributor, row.countermeasure), (row.note, set()))
+                    of.add(f"{row.utterance}/{row.vocoder}")
             self.report(Progress("cells", self.steps, self.total, f"{chunk.countermeasure} {chunk.attributor}"))
 
+    def failures(self) -> list[str]:
+        """A sentence for each method that failed on a countermeasure: the first reason, and on how many utterances."""
+        return [
+            f"failed: {method} on {cm}, on {len(of)} utterance{'' if len(of) == 1 else 's'}: {why}"
+            for (method, cm), (why, of) in self.failed.items()
+        ]
 
-def _work(engine: Engine, bench: Workbench, run: str, device: str, inputs: int | None) -> Callable[[Task], Done]:
+
+def _work(engine: Engine, bench: Workbench, run: str, device: str, inputs: int | None) -> Callable[[Task], Any]:
     """What the engine calls with each task."""
     if not engine.remote:
         return partial(compute, bench, run)
-    return partial(compute_remotely, Job(bench.spec, run, device, bench.batch_size, inputs, facts(bench)))
+    job = Job(bench.spec, run, device, bench.batch_size, inputs, facts(bench))
+    return Apart(bench, job) if engine.apart else Remotely(job)
 
 
 def _size(chunk: Chunk) -> int:
@@ -233,7 +253,7 @@ def _stamp(
         for name in names:
             plugin = registry.find(group, name)
             origins[f"{group}/{name}"] = f"{plugin.distribution} {plugin.version}"
-            plugins[f"{group}/{name}"] = described(group, name)
+            plugins[f"{group}/{name}"] = described(group, name, bench.load_plugin)
     return {
         "identity": {**spec.identity(), "dataset_hash": corpus.hash},
         **now,
@@ -286,6 +306,8 @@ def _void_sentence(what: Combination, void: str) -> str:
 
 def _died(chunk: Chunk, bench: Workbench, run: str, error: BaseException) -> Outcome:
     """Rows of a chunk that kills every worker it meets (out of memory, a crash in a library)."""
+    if isinstance(error, Died):
+        return replace(failed(bench, chunk, run, str(error)), error=f"{error}\n\n{error.said}")
     return failed(bench, chunk, run, f"its worker died, again and again: {type(error).__name__}: {error}")
 
 

@@ -27,6 +27,7 @@ from typing import TypeVar
 
 import torch
 
+from xaibench.errors import first_line
 from xaibench.view import View
 
 #: Most inputs at a time that are tried, by kind of device. What masks themselves need grows with it, too.
@@ -95,7 +96,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     return any(
         isinstance(e, (MemoryError, torch.OutOfMemoryError))
-        or (isinstance(e, RuntimeError) and any(words in str(e).lower() for words in OUT_OF_MEMORY))
+        or (isinstance(e, RuntimeError) and any(words in _said(e).lower() for words in OUT_OF_MEMORY))
         for e in _chain(error)
     )
 
@@ -114,13 +115,20 @@ def is_poisoned(error: BaseException) -> bool:
 def _poisons(error: BaseException) -> bool:
     if isinstance(error, torch.AcceleratorError) and getattr(error, "error_code", None) in POISONED:
         return True
-    said = str(error).lower()
+    said = _said(error).lower()
     return isinstance(error, RuntimeError) and "cuda" in said and any(words in said for words in POISONED.values())
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error whose own text fails says nothing
+        return ""
 
 
 def lost_device(error: BaseException, device: torch.device, doing: str) -> str:
     """The sentence about a lost CUDA context: which process of which host, what it did, and how to go on."""
-    said = next(iter(str(next(e for e in _chain(error) if _poisons(e))).splitlines()), "a CUDA error")
+    said = first_line(next(e for e in _chain(error) if _poisons(e))) or "a CUDA error"
     return (
         f"{doing}: {device} on {socket.gethostname()} (process {os.getpid()}) was lost to {said!r}; CUDA answers nothing "
         f"more in that process. The rows of finished chunks are kept; the same command continues in a new process. If it "
@@ -261,7 +269,8 @@ def fastest_batch(view: View) -> Size:
 
 def _seconds(view: View, inputs: torch.Tensor) -> float:
     """Of a forward pass, an input."""
-    together, times = replace(view, batch_size=len(inputs)), []
+    together = replace(view, batch_size=len(inputs))
+    times: list[float] = []
     while len(times) < LOOKS and sum(times) < PATIENCE / LOOKS:
         started = time.perf_counter()
         together.score(inputs).cpu()  # waits for the device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from xaibench.errors import RunError
@@ -67,6 +67,15 @@ class RunSpec:
     def fractions(self) -> tuple[float, ...]:
         """The shares of cells at which deletion and insertion curves are taken."""
         return tuple(catalog.FRACTIONS[self.preset])
+
+    def only(self, countermeasure: str) -> RunSpec:
+        """The same run with one of its countermeasures."""
+
+        def mine(settings: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in settings.items() if name == countermeasure}
+
+        checkpoints, options = mine(self.checkpoints), mine(self.cm_options)
+        return replace(self, countermeasures=(countermeasure,), checkpoints=checkpoints, cm_options=options)
 
     def identity(self) -> dict[str, Any]:
         """What must agree for a run folder to be continued; the rest may grow (methods, metrics, limit, route, truth)."""

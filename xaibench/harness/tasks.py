@@ -12,7 +12,7 @@ the verdict is in, its other chunks wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xaibench.harness.plan import Chunk
@@ -102,3 +102,21 @@ class Queue:
         if alone:
             self._alone |= {c.name for c in task.chunks}
         self._waiting.extendleft(reversed(task.chunks))
+
+    def instead(self, task: Task, chunks: Sequence[Chunk]) -> None:
+        """Hand out these chunks and not the task. A method that could not be judged goes without a verdict; where only a
+        metric was to blame, which shows in the first chunk's being without it, the method is judged again.
+        """
+        if task.judge and chunks[0].metrics == task.chunks[0].metrics:
+            self.judged(combination(task.chunks[0]), "")
+        elif task.judge:
+            self._judging.discard(combination(task.chunks[0]))
+        self._waiting.extendleft(reversed(chunks))
+
+
+def by_combination(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """The same chunks, those of one combination behind each other, otherwise in order."""
+    groups: dict[Combination, list[Chunk]] = {}
+    for chunk in chunks:
+        groups.setdefault(combination(chunk), []).append(chunk)
+    return [chunk for group in groups.values() for chunk in group]

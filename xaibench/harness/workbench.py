@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from xaibench.backward import quicken
 from xaibench.errors import AudioError, RunError
 from xaibench.harness.device import default_batch_size, staged, to_device
 from xaibench.harness.guard import private_tensors
-from xaibench.harness.known import load_countermeasure
+from xaibench.harness.known import Load, load_countermeasure
 from xaibench.harness.plan import interleave, reference_pairs, source_hash
 from xaibench.harness.prefetch import Prefetch
 from xaibench.harness.sizes import Size, fastest_batch, is_poisoned
@@ -77,20 +77,27 @@ class Workbench:
 
     batch_size: utterances a chunk and inputs at a time. None: a constant of the device for the first (`self.batch_size`),
         and for the second what is measured of each countermeasure and route (`self.sizes`).
+    load: how an attributor is got; `registry.stand_in` where its facts are wanted and its code is not.
     """
 
     def __init__(
-        self, spec: RunSpec, *, device: torch.device | str = "cpu", batch_size: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        spec: RunSpec,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int | None = None,
+        load: Load = registry.load,
+    ) -> None:
         self.spec = spec
         self.device = torch.device(device)
         self.batch_size = batch_size or default_batch_size(self.device)
         self._asked = batch_size
+        self.load_plugin = load
         self._sizes: dict[tuple[str, ...], Size] = {}
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._kept: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
         self._ahead = Prefetch(self._read)
 
-    def once(self, key: Hashable, make: Callable[[], Thing], *, most: int | None = None) -> Thing:
+    def once(self, key: tuple[Hashable, ...], make: Callable[[], Thing], *, most: int | None = None) -> Thing:
         """What `make` gives, kept under a key; of the keys `(kind, ...)` of one kind the last `most` are kept."""
         if key not in self._kept:
             value = make()
@@ -137,6 +144,19 @@ class Workbench:
         """
         return {"/".join(k): {"inputs": s.inputs, "why": s.why} for k, s in sorted(self._sizes.items())}
 
+    def known(self) -> dict[str, Any]:
+        """What took time to find out and holds for every workbench of this run on this machine: see `adopt`."""
+        training = {k[1]: found for k, found in self._kept.items() if k[0] == "training"}
+        arrays = {n: (r.cpu().numpy(), None if p is None else p.cpu().numpy()) for n, (r, p) in training.items()}
+        return {"sizes": {k: (s.inputs, s.why) for k, s in self._sizes.items()}, "training": arrays}
+
+    def adopt(self, known: Mapping[str, Any]) -> None:
+        """Take over what another workbench's `known` gave, so that it is neither measured nor read again."""
+        self._sizes |= {key: Size(*size) for key, size in known.get("sizes", {}).items()}
+        for n_samples, (references, prior) in known.get("training", {}).items():
+            mine = None if prior is None else to_device(prior, self.device)
+            self._kept["training", n_samples] = to_device(references, self.device), mine
+
     def _at_once(self, countermeasure: str, view: View) -> int:
         """Inputs at a time for a countermeasure and route: asked for, known, or measured on this view."""
         key = (countermeasure, view.route)
@@ -171,7 +191,7 @@ class Workbench:
     def attributor(self, name: str) -> Attributor:
         """The method of that name, with the options of the spec."""
         options = self.spec.options.get(name, {})
-        return self.once(("attributor", name), lambda: registry.load("attributors", name).with_options(**options))
+        return self.once(("attributor", name), lambda: self.load_plugin("attributors", name).with_options(**options))
 
     def metric(self, name: str) -> Metric:
         """The metric of that name, ours or a plugin's."""
@@ -207,10 +227,8 @@ class Workbench:
 
         Raises AudioError.
         """
-        real, fake = (
-            half if half is None else to_device(half, self.device) for half in self._ahead((tuple(chosen), n_samples))
-        )
-        return real, fake
+        real, fake = self._ahead((tuple(chosen), n_samples))
+        return real if real is None else to_device(real, self.device), to_device(fake, self.device)
 
     def read_ahead(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> None:
         """Begin to read a batch that is needed soon, on another thread, unless it is there."""
@@ -289,6 +307,8 @@ class Workbench:
                 segments, grid=spec.grid, n_samples=n_samples, band=corpus.valid_band, sample_rate=corpus.sample_rate,
                 device=self.device,
             )  # fmt: skip
+        if real is None:
+            raise RunError(f"{corpus.name} has no bona fide twins, which the truth {spec.truth.name!r} is made from")
         return truth(fake, real, grid=spec.grid, band=corpus.valid_band, spec=spec.truth)
 
     def prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
@@ -333,7 +353,7 @@ class Workbench:
 
     def look(
         self, countermeasure: str, route: str, ids: Sequence[str], halves: tuple[Tensor | None, Tensor], *,
-        truth: Truth, prior: Tensor | None,
+        truth: Truth | None, prior: Tensor | None,
     ) -> View:  # fmt: skip
         """The view of bona fide (or None) and vocoded waveforms `(B, n_samples)`. `truth` and `prior` on its axes."""
         with computed_in("fp32", self.device.type):
@@ -341,14 +361,14 @@ class Workbench:
 
     def _seen(
         self, countermeasure: str, route: str, ids: Sequence[str], halves: tuple[Tensor | None, Tensor], *,
-        truth: Truth, prior: Tensor | None,
+        truth: Truth | None, prior: Tensor | None,
     ) -> View:  # fmt: skip
         spec, cm = self.spec, self.countermeasure(countermeasure).module
         real, fake = halves
         references, _ = self.once(("training", cm.n_samples), lambda: self._training(cm.n_samples))
         energy = average(spec.grid.stft(fake).abs(), *self._axes(cm, route))
         seen = self._kept.get(("references", countermeasure, route))  # a front end may be dear, and these never change
-        facts = {
+        facts: dict[str, Any] = {
             "truth": truth,
             "prior": prior,
             "energy": energy,
@@ -366,11 +386,11 @@ class Workbench:
     def view_for(self, prepared: Prepared, attributor: Attributor) -> View:
         """The view one method gets: its own seed and tensors, scores in fp32, and the truth only if it says it needs it."""
         view = prepared.view
-        hidden = {} if "truth" in attributor.needs else {"truth": None}
+        shown = view.truth if "truth" in attributor.needs else None
         own = self._sizes.get((prepared.countermeasure, view.route, attributor.name))
         size = min(view.batch_size, own.inputs) if own else view.batch_size
         seed = derive_seed(self.spec.seed, attributor.name)
-        return private_tensors(replace(view, seed=seed, batch_size=size, precision="fp32", **hidden))
+        return private_tensors(replace(view, seed=seed, batch_size=size, precision="fp32", truth=shown))
 
 
 def _ranks(covered: Tensor, values: Tensor) -> Tensor:

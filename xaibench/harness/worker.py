@@ -12,27 +12,29 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from xaibench import registry
-from xaibench.errors import AudioError, ManifestError, RunError, XaibenchError
+from xaibench.errors import AudioError, ManifestError, RunError, XaibenchError, told
 from xaibench.harness.cell import Explained, Outcome, run_chunk
 from xaibench.harness.device import choose_device, tune_allocator
+from xaibench.harness.engine import Refusal
 from xaibench.harness.environment import PACKAGES, environment
 from xaibench.harness.plan import Chunk, batches, ordered_pairs, reference_pairs, source_hash
 from xaibench.harness.preflight import Verdict, check
 from xaibench.harness.sizes import is_poisoned, lost_device, with_room
 from xaibench.harness.spec import RunSpec
-from xaibench.harness.tasks import Task
+from xaibench.harness.tasks import Task, combination
 from xaibench.harness.workbench import PRIOR_PAIRS, Prepared, Workbench
 from xaibench.installed import versions
 from xaibench.manifest import pairs, verify
 from xaibench.types import Pair
 
 
-class ForeignWorker(RunError):
+class ForeignWorker(Refusal):
     """A worker that cannot compute this run's rows: other versions, other data, no weights. `worker` is its name."""
 
     def __init__(self, worker: str, why: str) -> None:
@@ -48,6 +50,7 @@ class Job:
     """What a worker is told of a run. `device` is a name as on the command line, looked up on the worker.
 
     expects: fact -> value; what the worker's own `facts` must say.
+    known: what `Workbench.known` gave on this very machine, so that it is not found out again; {} elsewhere.
     """
 
     spec: RunSpec
@@ -56,6 +59,7 @@ class Job:
     batch_size: int  # utterances a chunk
     inputs: int | None  # inputs at a time as asked for; None: each worker measures
     expects: Mapping[str, str]
+    known: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 #: Torch's settings and generators are the process': tasks of one process take turns.
@@ -70,9 +74,12 @@ class Done:
     verdict: Verdict | None = None
 
 
-def facts(bench: Workbench) -> dict[str, str]:
-    """What two workers must share for their rows to share a folder: versions, code, weights and data, in short form."""
-    spec = bench.spec
+def facts(bench: Workbench, spec: RunSpec | None = None) -> dict[str, str]:
+    """What two workers must share for their rows to share a folder: versions, code, weights and data, in short form.
+
+    spec: a part of the bench's own.
+    """
+    spec = spec or bench.spec
     found = {f"version of {name}": value for name, value in versions(PACKAGES).items()}
     found |= {f"weights of {name}": bench.countermeasure(name).weights[:12] for name in spec.countermeasures}
     packages = {"xaibench"}
@@ -127,7 +134,7 @@ def judge(bench: Workbench, chunk: Chunk) -> tuple[Verdict, Explained | None]:
         if is_poisoned(error):
             raise RunError(lost_device(error, bench.device, f"{chunk.attributor} on {chunk.countermeasure}")) from error
         bench.forget(chunk.countermeasure)
-        verdict = Verdict(unchecked=f"{type(error).__name__}: {error}")
+        verdict = Verdict(unchecked=told(error))
     else:
         explained = explained if chunk.pairs == judged else None
     if verdict.changed:
@@ -165,8 +172,47 @@ def compute_remotely(job: Job, task: Task) -> Done:
         except RunError as error:
             if not is_poisoned(error):
                 raise
-            raise ForeignWorker(here(), str(error)) from error  # its tasks go to processes whose device still works
+            raise LostDevice(here(), str(error)) from error  # its tasks go to processes whose device still works
     return replace(done, outcomes=tuple(_portable(o) for o in done.outcomes))
+
+
+class LostDevice(ForeignWorker):
+    """A worker whose device answers nothing more: its process must end."""
+
+
+@dataclass(frozen=True)
+class Remotely:
+    """`compute_remotely` with its job: what is called with a task in another process."""
+
+    job: Job
+
+    def ready(self, task: Task) -> None:
+        """Open everything that the task needs, which is nobody's fault if it takes long."""
+        bench = _opened(self.job)
+        with suppress(XaibenchError):  # the cells will say it
+            bench.attributor(task.chunks[0].attributor)
+
+    def __call__(self, task: Task) -> Done:
+        return compute_remotely(self.job, task)
+
+
+class Apart:
+    """The work of an engine whose processes look at one countermeasure each: of a task it makes what its process is sent."""
+
+    def __init__(self, bench: Workbench, job: Job) -> None:
+        self._bench, self._job = bench, job
+        self._made: dict[tuple[str, str], Remotely] = {}
+
+    def __call__(self, task: Task) -> Remotely:
+        """The job narrowed to the task's countermeasure, with what is found out here once for all its processes."""
+        name, route, _ = combination(task.chunks[0])
+        if (name, route) not in self._made:
+            spec = self._job.spec.only(name)
+            with suppress(Exception):  # a damaged file, a model that fails: the processes say it, in the cells it costs
+                self._bench.prepare(name, route, first_batch(self._bench))
+            job = replace(self._job, spec=spec, expects=facts(self._bench, spec), known=self._bench.known())
+            self._made[name, route] = Remotely(job)
+        return self._made[name, route]
 
 
 def here() -> str:
@@ -190,6 +236,7 @@ def _opened(job: Job) -> Workbench:
         try:
             bench = Workbench(job.spec, device=choose_device(job.device), batch_size=job.inputs)
             bench.batch_size = job.batch_size
+            bench.adopt(job.known)
             verify(u for p in reference_pairs(bench.corpus, most=PRIOR_PAIRS) for u in p.halves)
             mine = facts(bench)
         except (XaibenchError, OSError) as error:
@@ -207,7 +254,7 @@ def _own(bench: Workbench, chunk: Chunk) -> Chunk:
     mine = tuple(known[p.id] for p in chunk.pairs)
     try:
         for pair in mine:
-            bench.once(("verified", pair.id), lambda pair=pair: verify(pair.halves))
+            bench.once(("verified", pair.id), partial(verify, pair.halves))
     except ManifestError as error:
         raise ForeignWorker(here(), str(error)) from error
     return replace(chunk, pairs=mine)

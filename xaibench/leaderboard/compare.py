@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ from xaibench.leaderboard.render import number, short, with_interval
 from xaibench.leaderboard.table import ALIGNMENT, FAITHFULNESS, SECTION, TEMPORAL, kind, metric_facts, read_rows
 from xaibench.leaderboard.writing import csv_text, escape, plain, table_line
 from xaibench.maps import component
-from xaibench.stats import paired_difference
+from xaibench.stats import Interval, paired_difference
 
 CLUSTERS = ("utterance", "speaker")
 FEWEST_BLOCKS = 6  # for average ranks: of fewer, a chance order of similar methods is soon "significant"
@@ -177,7 +177,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     against: str | None = None,
     cluster: str = "utterance",
-    rope: float | str | None = None,
+    rope: float | Literal["auto"] | None = None,
     notes: Sequence[str] = (),
 ) -> Report:
     """Everything about the rows of `read_sources`, section by section and metric by metric.
@@ -198,7 +198,7 @@ def compare(
             rank = _ranks(scores)
             half = None if rope is None else region(scores.wide[list(scores.methods)], metric) if rope == "auto" else rope
             table = _against(scores, metric, reference, rope=half, seed=0)
-            places = rank.friedman.ranks if rank.friedman else []
+            places: Iterable[float] = rank.friedman.ranks if rank.friedman else ()
             table["rank"] = table["attributor"].map(dict(zip(rank.methods, places, strict=False)))
             pairs = _all_pairs(scores, metric, seed=0)
             comparisons.append(Comparison(scores.facts, metric, cluster, reference, table, pairs, *rank, rope=half))
@@ -278,7 +278,7 @@ def _orders(name: str, what: str, found: Mapping[str, _Scores], seed: int) -> Or
                 first.reindex(rows)[shared].to_numpy(), second.reindex(rows)[shared].to_numpy(), seed=seed
             )
             if i == j and not math.isnan(interval.mean):
-                interval = (1.0, 1.0, 1.0)
+                interval = Interval(1.0, 1.0, 1.0)
             tau[i, j], low[i, j], high[i, j] = interval
             tau[j, i], low[j, i], high[j, i], methods[j, i] = tau[i, j], low[i, j], high[i, j], methods[i, j]
     return Orders(name, what, labels, tau, low, high, methods)

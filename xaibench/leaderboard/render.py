@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -117,10 +118,10 @@ def terminal(board: pd.DataFrame, *, narrow: bool = False) -> RenderableType:
 
 def text(board: pd.DataFrame, *, width: int = WIDTH) -> str:
     """`terminal` as plain text, `width` columns wide."""
-    plain = {"color_system": None, "force_terminal": False, "force_jupyter": False, "legacy_windows": False}
-    console = Console(file=io.StringIO(), width=width, **plain)
-    console.print(terminal(board))
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+    plain: dict[str, Any] = {"color_system": None, "force_terminal": False, "force_jupyter": False, "legacy_windows": False}
+    written = io.StringIO()
+    Console(file=written, width=width, **plain).print(terminal(board))
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
 
 
 def markdown(board: pd.DataFrame) -> str:

@@ -222,8 +222,8 @@ def _cells(rows: pd.DataFrame, pair: np.ndarray, planned: int) -> dict[str, dict
     gaps = rows.loc[~ok, ["attributor", "status", "note", "metric"]]
     reasons: dict[str, list[tuple[int, str]]] = {}
     for (name, status, note), part in gaps.groupby(["attributor", "status", "note"], dropna=False, observed=True):
-        where = sorted(part["metric"].unique())
-        where = "every metric" if len(where) == metrics[name] else ", ".join(where)
+        missed = sorted(part["metric"].unique())
+        where = "every metric" if len(missed) == metrics[name] else ", ".join(missed)
         reason = f"{status} {len(part)} ({where}): {note or 'no reason given'}"
         reasons.setdefault(name, []).append((-len(part), reason))
     result = {}
@@ -257,9 +257,8 @@ def _scores(ok: pd.DataFrame, metrics: Sequence[str]) -> tuple[dict[str, dict[st
     values[at], there[at] = ok["value"].to_numpy(), True
     if np.count_nonzero(there) < len(ok):
         raise XaibenchError("a cell is there twice; give the rows as `read_rows` returns them")
-    has = there.any(axis=2)
     owner, _ = pd.factorize(ok["cluster"].cat.codes.to_numpy()[first])
-    return {m: {names[a]: values[i, a] for a in np.flatnonzero(has[i])} for i, m in enumerate(metrics)}, owner
+    return {m: {names[a]: values[i, a] for a in np.flatnonzero(there[i].any(axis=1))} for i, m in enumerate(metrics)}, owner
 
 
 def _ask(
@@ -279,12 +278,12 @@ def _ask(
         there = ~np.isnan(values)
         places = asked[name] = {"": batch.mean(values[there], owner[there], bounds=facts.range)}
         better, worse = {"method": (name, floor), "sham": ("oracle", name)}.get(kind(name), (None, None))
-        if {better, worse} <= set(scores):
+        if better is not None and worse is not None and {better, worse} <= set(scores):
             margin = sign * (scores[better] - scores[worse])
             both = ~np.isnan(margin)
             if both.any():
                 places["_margin"] = batch.mean(margin[both], owner[both])
-        if reach is not None:
+        if reach is not None and floor is not None:
             common = there & ~np.isnan(reach)
             # No skill where the ceiling's mean is not above the floor's, or where no pair has all three.
             if common.any() and reach[common].mean() > 0:

@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import soundfile
@@ -245,8 +246,13 @@ def shifted(view: View, units: float) -> View:
         view, model=nn.Sequential(OrderedDict([("shift", first), *view.model.named_children()])).eval(),
         inputs=view.inputs + constant, references=view.references + constant,
         fills={name: fill + constant for name, fill in view.fills.items()},
-        intrinsic={name: (lambda tap, own=own: own(tap - constant)) for name, own in view.intrinsic.items()},
+        intrinsic={name: partial(_less, own, constant) for name, own in view.intrinsic.items()},
     )  # fmt: skip
+
+
+def _less(own: Callable[[Tensor], Tensor], constant: float, tap: Tensor) -> Tensor:
+    """A countermeasure's own map of a tap that has had `constant` added."""
+    return own(tap - constant)
 
 
 def _linear(weight: Tensor, view: View) -> nn.Linear:

@@ -46,6 +46,7 @@ def frequencies(attribution: Tensor | Frames, truth: Truth | None = None) -> Fra
     """a_f, the region and g_f of the frequencies that have a valid cell; those that are given are handed on."""
     if isinstance(attribution, Frames):
         return attribution
+    truth = temporal.given(truth)
     temporal.check(attribution, truth)
     seen, region, share = kept(truth, "frequencies", lambda: temporal.of_truth(_turned(truth)))
     return Frames(temporal.time_marginal(attribution.mT, truth.valid.mT).index_select(1, seen), region, share)

@@ -243,7 +243,7 @@ def _log_choose(n: Tensor, k: Tensor) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
-def _where(valid: Tensor, shape: tuple[int, int]) -> Tensor | slice:
+def _where(valid: Tensor, shape: tuple[int, ...]) -> Tensor | slice:
     """Where the valid cells of a flattened map are: a slice for a band of frequencies, which costs no copy, or `(n,)` long.
     Shape: valid `(F, T)` bool.
     """

@@ -84,6 +84,13 @@ def frames(attribution: Tensor, truth: Truth) -> Frames:
     return Frames(time_marginal(attribution, truth.valid).index_select(1, seen), region, share)
 
 
+def given(truth: Truth | None) -> Truth:
+    """The truth that a map is scored against. Raises XaibenchError without one."""
+    if truth is None:
+        raise XaibenchError("a map is scored against a truth, and none was given; only `Frames` bring theirs along")
+    return truth
+
+
 def of_truth(truth: Truth) -> tuple[Tensor, Tensor, Tensor]:
     """What no attribution changes: the frames with a valid cell, S and g_t. Shape: `(n,)` long, `(B, n)` twice."""
     seen = truth.valid.any(0).nonzero()[:, 0]
@@ -182,7 +189,7 @@ def rcq(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
 
 
 def _parts(attribution: Tensor | Frames, truth: Truth | None) -> tuple[Tensor, Tensor, Tensor]:
-    found = attribution if isinstance(attribution, Frames) else frames(attribution, truth)
+    found = attribution if isinstance(attribution, Frames) else frames(attribution, given(truth))
     return found.marginal, found.region, found.share
 
 

@@ -52,7 +52,7 @@ def bands(
     sums: dict[str, np.ndarray] = {}
     found: dict[str, int] = {}
     blind: set[str] = set()
-    whole, looked, edges = 0.0, 0, np.array([])
+    whole, looked, edges = np.array(0.0), 0, np.array([])
     for run, pair in chosen:
         region = None
         for name in attributors:
@@ -67,7 +67,7 @@ def bands(
                 there = maps.truth_path(run, truth, stored.values.shape[1], pair)
                 if not there.is_file():
                     break
-                known = maps.read_map(there)
+                known = maps.read_truth(there)
                 if not known.region.any():
                     break  # identical twins: no cell to be found, and no share of one
                 region, valid = known.region, known.valid

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from xaibench.leaderboard.render import number
 from xaibench.leaderboard.table import SECTION, metric_facts
@@ -175,7 +175,7 @@ def _count(value: object) -> str:
     return f"{value:,}" if _is_count(value) else ""
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

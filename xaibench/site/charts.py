@@ -50,17 +50,15 @@ class Chart:
 def skills(board: Board, metric: str) -> Chart | None:
     """Skill of every method and sham with its interval, best first; None where no method has one."""
     place = _place(board, metric)
-    rows = [(line, line.readings[place]) for line in board.lines if line.kind in ("method", "sham")]
-    rows = [(line, r) for line, r in rows if r.skill is not None]
+    read = [(line, line.readings[place]) for line in board.lines if line.kind in ("method", "sham")]
+    ranked = sorted(((r.skill, line, r) for line, r in read if r.skill is not None), key=lambda item: item[0])
+    rows = [(line, r) for _, line, r in ranked]
     if not any(line.kind == "method" for line, _ in rows):
         return None
-    rows.sort(key=lambda item: item[1].skill)
     column = board.columns[place]
     best = next(line.name for line, _ in reversed(rows) if line.kind == "method")
-    values = [100 * r.skill for _, r in rows]
-    known = [r.skill_low is not None and r.skill_high is not None for _, r in rows]
-    up = [100 * (r.skill_high - r.skill) if ok else None for (_, r), ok in zip(rows, known, strict=True)]
-    down = [100 * (r.skill - r.skill_low) if ok else None for (_, r), ok in zip(rows, known, strict=True)]
+    values = [100 * skill for skill, _, _ in ranked]
+    up, down = zip(*(_whiskers(skill, r.skill_low, r.skill_high) for skill, _, r in ranked), strict=True)
     trace = {
         "type": "bar", "orientation": "h", "y": [_plain(line.name) for line, _ in rows], "x": values,
         "marker": {"color": [COLOURS[line.kind] for line, _ in rows]},
@@ -85,11 +83,17 @@ def skills(board: Board, metric: str) -> Chart | None:
     )  # fmt: skip
 
 
+def _whiskers(skill: float, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """How far an interval reaches above and below, in per cent; None where it is unknown."""
+    return (None, None) if low is None or high is None else (100 * (high - skill), 100 * (skill - low))
+
+
 def cost(board: Board, metric: str) -> Chart | None:
     """Seconds an utterance (log) against skill; methods that nothing cheaper surpasses are named."""
     place = _place(board, metric)
-    points = [(line, line.readings[place].skill) for line in board.methods if line.seconds]
-    points = sorted(((line, s) for line, s in points if s is not None), key=lambda item: (item[0].seconds, -item[1]))
+    known = ((line, line.seconds, line.readings[place].skill) for line in board.methods)
+    timed = sorted(((line, t, s) for line, t, s in known if t and s is not None), key=lambda item: (item[1], -item[2]))
+    points = [(line, s) for line, _, s in timed]
     if len(points) < 2:
         return None
     front: list[str] = []
@@ -98,7 +102,7 @@ def cost(board: Board, metric: str) -> Chart | None:
         if skill > best:
             front.append(line.name)
             best = skill
-    ends = [math.log10(points[0][0].seconds) - 0.6, math.log10(points[-1][0].seconds) + 0.4]  # room for the names
+    ends = [math.log10(timed[0][1]) - 0.6, math.log10(timed[-1][1]) + 0.4]  # room for the names
     trace = {
         "type": "scatter", "mode": "markers+text", "x": [line.seconds for line, _ in points],
         "y": [100 * s for _, s in points],

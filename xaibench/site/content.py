@@ -270,8 +270,8 @@ def _ordered(names: Sequence[str], first: Sequence[str]) -> list[str]:
 
 def _column(metric: str, part: pd.DataFrame, usual: bool) -> Column:
     facts, row = metric_facts(metric), part.iloc[0]
-    ends = [v if isinstance(v := row[f"{metric}_{end}"], str) else "" for end in ("floor", "ceiling")]
-    return Column(metric, facts.family, facts.direction, usual, *ends, misleads=facts.misleads)
+    floor, ceiling = (v if isinstance(v := row[f"{metric}_{end}"], str) else "" for end in ("floor", "ceiling"))
+    return Column(metric, facts.family, facts.direction, usual, floor, ceiling, misleads=facts.misleads)
 
 
 def _line(name: str, row: pd.Series, metrics: Sequence[str], origin: str) -> Line:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -61,7 +62,7 @@ def write(source: Source, out: Path) -> list[tuple[str, str, int]]:
     _write_parquet(folder / "rows.parquet", _plain(source.rows))
     found = [(label, f"{FOLDER}/{name}", (folder / name).stat().st_size) for name, label, _ in FILES]
     lines = [(name, what, size(count)) for (name, _, what), (_, _, count) in zip(FILES, found, strict=True)]
-    frame = {"nav": source.nav, "footer": source.footer, "here": "Downloads"}
+    frame: dict[str, Any] = {"nav": source.nav, "footer": source.footer, "here": "Downloads"}
     page = shell.render("downloads.html.j2", root="../", title="Downloads", files=lines, **frame)
     shell.write(folder / "index.html", page)
     return found

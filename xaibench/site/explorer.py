@@ -203,9 +203,7 @@ def _pair(
     section: _Section, pair: str, rows: pd.DataFrame | None, recordings: _Recordings, pool: ThreadPoolExecutor
 ) -> dict[str, Any]:
     """Everything about one pair, for its script."""
-    truth = maps.read_map(section.truths[pair])
-    if truth.region is None or truth.valid is None:
-        raise RunError(f"{section.truths[pair]}: not a truth, it has no region; remove it and run again with --keep-maps")
+    truth = maps.read_truth(section.truths[pair])
     valid = truth.valid
     total, size = int(valid.sum()), int(truth.region[valid].sum())
     counts = [*(levels.count(share, total) for share in levels.SHARES), size]

@@ -7,17 +7,14 @@ that is not here, or fails to import, has its reason.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from xaibench import registry
+from xaibench.cache import keep, kept
 from xaibench.harness.described import described
+from xaibench.probe import Silent, ask
 
 
 @dataclass(frozen=True)
@@ -51,20 +48,21 @@ def facts(group: str, names: Sequence[str], records: Sequence[Mapping[str, Any]]
             said.setdefault(key, {"origin": record.get("origins", {}).get(key, ""), **found})
     if all(f"{group}/{n}" in said for n in names):
         return {n: _facts(group, n, said[f"{group}/{n}"], True) for n in dict.fromkeys(names)}
-    known = {**_kept(), **said}
+    known = {**kept(_store()), **said}
     wanted = [n for n in dict.fromkeys(names) if n in here and f"{group}/{n}" not in known]
     if wanted:
         answer = _ask(group, wanted)
         known |= answer
         if len(answer) == len(wanted):
-            _keep({k: v for k, v in known.items() if k not in said})
+            keep(_store(), {k: v for k, v in known.items() if k not in said})
     return {
         n: _facts(group, n, known.get(f"{group}/{n}"), n in here or f"{group}/{n}" in said) for n in dict.fromkeys(names)
     }
 
 
-def describe(group: str, name: str) -> dict[str, Any]:
-    """`described`, and the package it comes from; imports it."""
+def describe(place: str) -> dict[str, Any]:
+    """`described` of the plugin `group/name`, and the package it comes from; imports it."""
+    group, _, name = place.partition("/")
     found = described(group, name)
     if "problem" in found:
         return found
@@ -72,18 +70,10 @@ def describe(group: str, name: str) -> dict[str, Any]:
     return {"origin": f"{plugin.distribution} {plugin.version}", **found}
 
 
-def answer() -> None:
-    """Write what standard input asks for, `[group, [name, ...]]`, to standard output."""
-    group, names = json.load(sys.stdin)
-    found = {f"{group}/{name}": describe(group, name) for name in names}
-    sys.stdout.write("\n@@" + json.dumps(found))
-
-
 def _ask(group: str, names: Sequence[str]) -> dict[str, Any]:
-    """`group/name` -> `describe`; without those of a process that died."""
-    command = [sys.executable, "-c", "from xaibench.site.installed import answer; answer()"]
-    done = subprocess.run(command, input=json.dumps([group, list(names)]), capture_output=True, text=True, check=False)
-    return json.loads(done.stdout.rpartition("\n@@")[2]) if "\n@@" in done.stdout else {}
+    """`group/name` -> `describe`, asked in a process of its own; without those that gave no answer."""
+    found = ask(f"{__name__}:describe", [f"{group}/{name}" for name in names], seconds=registry.IMPORT_SECONDS)
+    return {place: said for place, said in found.items() if not isinstance(said, Silent)}
 
 
 def _facts(group: str, name: str, found: Mapping[str, Any] | None, here: bool) -> Facts:
@@ -93,29 +83,12 @@ def _facts(group: str, name: str, found: Mapping[str, Any] | None, here: bool) -
         return Facts(name, problem="the process that tried to import it ended")
     if "problem" in found:
         return Facts(name, problem=found["problem"])
-    lists = {k: tuple(map(str, found.get(k) or ())) for k in ("needs", "flags")}  # a record may be of any version
-    texts = {k: str(found.get(k) or "") for k in ("origin", "paper", "summary")}
+    # a record may be of any version
+    lists: dict[str, Any] = {k: tuple(map(str, found.get(k) or ())) for k in ("needs", "flags")}
+    texts: dict[str, Any] = {k: str(found.get(k) or "") for k in ("origin", "paper", "summary")}
     return Facts(name, options=dict(found.get("options") or {}), **texts, **lists)
 
 
-def _store() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "xaibench" / f"facts-{registry.state()}.json"
-
-
-def _kept() -> dict[str, Any]:
-    try:
-        found = json.loads(_store().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # no answer yet, or a damaged one: ask again
-    return found if isinstance(found, dict) else {}
-
-
-def _keep(found: Mapping[str, Any]) -> None:
-    path = _store()
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(found), encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError:
-        pass  # a read-only home only costs the next call its time
+def _store() -> str:
+    """The name under which answers are kept, until what is installed changes."""
+    return f"facts-{registry.state()}"

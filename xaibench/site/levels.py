@@ -126,8 +126,8 @@ def text(content: bytes) -> str:
     """
     bits = np.unpackbits(np.frombuffer(content, dtype=np.uint8))
     padding = -len(bits) % 15
-    bits = np.pad(bits, (0, padding)).reshape(-1, 15)
-    units = bits.astype(np.uint16) @ (1 << np.arange(14, -1, -1)).astype(np.uint16) + FIRST
+    groups = np.pad(bits, (0, padding)).reshape(-1, 15)
+    units = groups.astype(np.uint16) @ (1 << np.arange(14, -1, -1)).astype(np.uint16) + FIRST
     return np.concatenate([[FIRST + padding], units]).astype("<u2").tobytes().decode("utf-16-le")
 
 

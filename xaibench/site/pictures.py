@@ -87,11 +87,11 @@ def _chosen(source: Source, board: Board, run: Path) -> _Choice | None:
     rows = section(source, board)
     rows = rows[rows["metric"].eq(metric) & rows["status"].eq("ok")]
     place = next(i for i, c in enumerate(board.columns) if c.metric == metric)
-    known = [line for line in board.methods if line.readings[place].value is not None]
+    known = {line.name: value for line in board.methods if (value := line.readings[place].value) is not None}
     if len(known) < 2:
         return None
-    good = max(known, key=lambda line: line.readings[place].value).name
-    scores = rows[rows["attributor"].isin([line.name for line in known])].astype({"attributor": str})
+    good = max(known, key=lambda name: known[name])
+    scores = rows[rows["attributor"].isin(list(known))].astype({"attributor": str})
     wide = scores.pivot(index=["utterance", "vocoder"], columns="attributor", values="value")
     ordered = wide.sort_values(good, ascending=False, kind="stable").dropna(subset=[good])
     for (utterance, vocoder), values in ordered.iterrows():
@@ -108,7 +108,7 @@ def _chosen(source: Source, board: Board, run: Path) -> _Choice | None:
 def _draw(board: Board, run: Path, out: Path, found: _Choice) -> Example:
     pair, good, bad = found.pair, found.good, found.bad
     stored = {n: maps.read_map(maps.map_path(run, board.countermeasure, board.route, n, pair)).values for n in (good, bad)}
-    truth = maps.read_map(maps.truth_path(run, board.truth, stored[good].shape[1], pair))
+    truth = maps.read_truth(maps.truth_path(run, board.truth, stored[good].shape[1], pair))
     rate, n_fft, hop, window = maps.grid_of(truth.metadata)
     length = (truth.values.shape[1] - 1) * hop
     real, fake = (_level(audio.fit(w, length), n_fft, hop, window) for w in _halves(run, pair))
@@ -139,7 +139,8 @@ def _draw(board: Board, run: Path, out: Path, found: _Choice) -> Example:
     panels = tuple(
         Panel(_save(out, f"pictures/example-{name}.png", picture), *texts[name]) for name, picture in pictures.items()
     )
-    return Example(f"{source_name}, {vocoder}", board.countermeasure, length / rate, rate / 2, *real.shape[::-1], panels)
+    bins, frames = real.shape
+    return Example(f"{source_name}, {vocoder}", board.countermeasure, length / rate, rate / 2, frames, bins, panels)
 
 
 def _said(metric: str, score: float) -> str:

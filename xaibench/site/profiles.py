@@ -143,9 +143,9 @@ def write(source: Source, out: Path, *, shown: Collection[str] | None = None) ->
 
 
 def _page(source: Source) -> Any:
-    def write_page(path: Path, template: str, title: str, here: str, **content: object) -> Path:
-        frame = {"nav": source.nav, "footer": source.footer, "here": here, "title": title, "cluster": source.cluster}
-        return shell.write(path, shell.render(template, root="../", number=number, code=code, **frame, **content))
+    def write_page(path: Path, template: str, title: str, here: str, **content: Any) -> Path:
+        content |= {"nav": source.nav, "footer": source.footer, "here": here, "title": title, "cluster": source.cluster}
+        return shell.write(path, shell.render(template, root="../", number=number, code=code, **content))
 
     return write_page
 

@@ -136,7 +136,8 @@ def _letter(sign: str) -> str:
         return _SIGNS[sign]
     if " " <= sign <= "~":
         return sign
-    base, *marks = unicodedata.normalize("NFD", sign)
+    apart = unicodedata.normalize("NFD", sign)
+    base, marks = apart[0], apart[1:]
     if len(marks) == 1 and marks[0] in _ACCENTS and base.isascii():
         mark = _ACCENTS[marks[0]]
         base = {"i": r"\i", "j": r"\j"}.get(base, base)

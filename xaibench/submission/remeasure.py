@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from xaibench import registry
-from xaibench.errors import PluginError, XaibenchError
+from xaibench.errors import PluginError, SubmissionError, XaibenchError
 from xaibench.harness.device import choose_device, default_batch_size
 from xaibench.harness.plan import Chunk, cell_fingerprint, fingerprint, ordered_pairs, reference_pairs
 from xaibench.harness.tasks import Task
@@ -51,6 +51,13 @@ class Section:
     pairs: Mapping[str, Pair]
     facts: Mapping[str, Mapping[str, Any]]
     blocked: Mapping[str, str]
+
+    @property
+    def opened(self) -> Workbench:
+        """The bench. Raises SubmissionError for a section that could not be opened, where nothing is computed."""
+        if self.bench is None:
+            raise SubmissionError(f"the section {' '.join(self.key)} could not be opened: {self.blocked.get('')}")
+        return self.bench
 
     def why_not(self, attributor: str, metric: str) -> str:
         """Why a cell cannot be computed here, or ""."""
@@ -138,7 +145,7 @@ def fingerprints(section: Section, rows: pd.DataFrame) -> pd.Series:
     here), or the name of the method whose fingerprint it carries instead of its own. Index: that of `rows`.
     """
     expected = {
-        (name, pair.id): fingerprint(section.bench.spec, pair, facts)
+        (name, pair.id): fingerprint(section.opened.spec, pair, facts)
         for name, facts in section.facts.items()
         for pair in section.pairs.values()
     }
@@ -175,10 +182,10 @@ def compute_again(
     verify(pair.halves)
     facts = section.facts[attributor]
     chunk = Chunk(
-        countermeasure, route, attributor, 0, (pair,), metrics, (fingerprint(section.bench.spec, pair, facts),)
+        countermeasure, route, attributor, 0, (pair,), metrics, (fingerprint(section.opened.spec, pair, facts),)
     )  # fmt: skip
     new = attributor not in judged
-    done = compute(section.bench, "", Task((chunk,), ("" if new else judged[attributor],), judge=new))
+    done = compute(section.opened, "", Task((chunk,), ("" if new else judged[attributor],), judge=new))
     if done.verdict is not None:
         judged[attributor] = done.verdict.void
     return list(done.outcomes[0].rows)

@@ -145,7 +145,7 @@ def _claims(claims: Sequence[Mapping[str, Any]], board: Sequence[Mapping[str, An
             found.append(
                 Claim(
                     line["attributor"], line["countermeasure"], line["route"], line["truth"], line["metric"], claim["value"],
-                    claim["source"], *(_stated(line, end) for end in ("mean", "low", "high")), len(judged),
+                    claim["source"], _stated(line, "mean"), _stated(line, "low"), _stated(line, "high"), len(judged),
                     sum(c.agrees is True for c in judged),
                 )
             )  # fmt: skip

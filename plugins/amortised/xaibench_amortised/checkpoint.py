@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,9 @@ def network_for(view: View, fill: str, weights: str = "") -> tuple[PatchNetwork,
     )
 
 
-def load(path: Path, card: dict[str, Any] | None = None) -> PatchNetwork:
+def load(path: Path, card: Mapping[str, Any] | None = None) -> PatchNetwork:
     """A network from its file and card, in eval mode. Raises CheckpointError for a card without its shapes."""
-    card = card or dict(read_card(path))
+    card = card or read_card(path)
     try:
         shape, patch = tuple(card["shape"]), tuple(card["patch"])
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and thrown away

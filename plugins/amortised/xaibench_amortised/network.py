@@ -29,7 +29,7 @@ class PatchNetwork(nn.Module):
 
     def __init__(self, shape: tuple[int, int], patch: tuple[int, int], *, channels: int = 1, width: int = 32) -> None:
         super().__init__()
-        self.shape, self.patch, self.width = tuple(shape), tuple(patch), width
+        self.shape, self.patch, self.width = (shape[0], shape[1]), (patch[0], patch[1]), width
         self.rows, self.columns = -(-shape[0] // patch[0]), -(-shape[1] // patch[1])
         flat = shape[0] == 1  # a tap that resolves time alone
         self.register_buffer("scale", torch.ones(shape[0], 1))

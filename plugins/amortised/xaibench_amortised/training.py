@@ -96,8 +96,8 @@ def views(cm: Countermeasure, corpora: Sequence[Corpus], spec: Spec, split: str)
     """
     count = spec.dev_excerpts if split == "dev" else spec.excerpts
     real = [(c, u) for c in corpora for u in c.utterances if u.split == "train" and u.bonafide][:REFERENCES]
-    references = [audio.fit(audio.read(u.path, sample_rate=c.sample_rate), cm.n_samples) for c, u in real]
-    references = torch.from_numpy(np.stack(references)) if spec.route == "grid" else torch.zeros(0, cm.n_samples)
+    heard = [audio.fit(audio.read(u.path, sample_rate=c.sample_rate), cm.n_samples) for c, u in real]
+    references = torch.from_numpy(np.stack(heard)) if spec.route == "grid" else torch.zeros(0, cm.n_samples)
     stream = excerpts(corpora, split, count, cm.n_samples, spec.seed)
     for first in range(0, count, TOGETHER):
         names, waves = zip(*itertools.islice(stream, TOGETHER), strict=True)
@@ -116,7 +116,7 @@ def drawn(spec: Spec, split: str, number: int, players: int) -> Tensor:
 
 
 def answers(
-    cm: Countermeasure, corpora: Sequence[Corpus], spec: Spec, split: str, file: Path, report: Callable[[str], None]
+    cm: Countermeasure, corpora: Sequence[Corpus], spec: Spec, split: str, file: Path, report: Callable[[str], object]
 ) -> Tensor:
     """Spoof log-odds of every excerpt under its coalitions, then of all and of none kept. Shape: `(N, K + 2)`.
 
@@ -215,7 +215,7 @@ def fit(network: PatchNetwork, train: Lessons, dev: Lessons, spec: Spec, report:
 
 
 def train(
-    name: str, cm: Countermeasure, corpora: Sequence[Corpus], out: Path, spec: Spec, *, report: Callable[[str], None] = str
+    name: str, cm: Countermeasure, corpora: Sequence[Corpus], out: Path, spec: Spec, *, report: Callable[[str], object] = str
 ) -> Path:
     """Train, and write `out` (safetensors) with its card. The answers lie in `out`'s folder `NAME.answers` until then.
 

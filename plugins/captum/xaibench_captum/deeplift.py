@@ -39,7 +39,7 @@ class CorrectedDeepLift(DeepLift):
     def _backward_hook(self, module: nn.Module, grad_input: Tensor, grad_output: Tensor) -> Tensor:
         pooled = module.input if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) else None
         multipliers = super()._backward_hook(module, grad_input, grad_output)
-        if pooled is None:
+        if not isinstance(pooled, Tensor):
             return multipliers
         inputs, references = pooled.chunk(2)
         agree = torch.cat(2 * [(inputs - references).abs() < self.eps])

@@ -19,7 +19,7 @@ One utterance at a time, `view.batch_size` perturbations a forward pass, without
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from captum._utils.models.linear_model import SkLearnLinearRegression, SkLearnRidge
@@ -126,7 +126,7 @@ class DoubleRegression(SkLearnLinearRegression):
     """
 
     def fit(self, train_data: DataLoader, **options: object) -> dict[str, float]:
-        double = TensorDataset(*(tensor.double() for tensor in train_data.dataset.tensors))
+        double = TensorDataset(*(tensor.double() for tensor in cast(TensorDataset, train_data.dataset).tensors))
         return super().fit(DataLoader(double, batch_size=len(double)), **options)
 
 

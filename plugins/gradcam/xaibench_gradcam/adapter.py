@@ -78,8 +78,8 @@ def layer_map(
     record = None if asks or second_order or "gradients" not in view.offers else view.passes
     if record is not None and record.holds(view.model, view.inputs):
         seen = record.layer(name, view.batch_size, alone=one_at_a_time, gradients=gradients)
-        model: nn.Module = Replay(seen)
-        target = model.layer
+        model: nn.Module = (replay := Replay(seen))
+        target: nn.Module = replay.layer
     else:
         model = view.private_model()
         target = model.get_submodule(name)

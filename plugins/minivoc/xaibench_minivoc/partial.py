@@ -149,7 +149,7 @@ def _make(pair: Pair, sample_rate: int) -> tuple[bytes, dict[str, Any]]:
         raise ManifestError(
             f"{pair.id}: lag {pair.spoof.lag} at {sample_rate} Hz, expected twins aligned to the sample at {SAMPLE_RATE} Hz"
         )
-    bonafide, vocoded = (audio.read(u.path, sample_rate=sample_rate) for u in (pair.bonafide, pair.spoof))
+    bonafide, vocoded = (audio.read(u.path, sample_rate=sample_rate) for u in pair.halves)
     spans = draw_spans(pair.id, bonafide)
     return wav(splice(bonafide, vocoded, spans), sample_rate=sample_rate), {"spans": spans}
 

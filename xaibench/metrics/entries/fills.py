@@ -32,7 +32,7 @@ READOUT_MISLEADS = {
 }
 
 
-def _asked(module: str, name: str, evidence: Evidence, **options: str) -> Tensor:
+def _asked(module: str, name: str, evidence: Evidence, /, **options: str) -> Tensor:
     return getattr(import_module(f"xaibench.metrics.{module}"), name)(evidence, **options)
 
 
@@ -41,9 +41,10 @@ def used(
     misleads: str, *, readout: str = "",
 ) -> Metric:  # fmt: skip
     """An entry of this family; `function` is `module.name`, asked for this fill and, if one is named, this read-out."""
+    module, asked = function.split(".")
     options = {"fill": fill} | ({"values": readout} if readout else {})
     return Metric(
-        name=name, family="faithfulness", function=partial(_asked, *function.split("."), **options),
+        name=name, family="faithfulness", function=partial(_asked, module, asked, **options),
         direction=direction, range=limits, paper=paper, equation=equation, misleads=misleads,
         needs=frozenset({"forward"}),
     )  # fmt: skip

@@ -1,0 +1,50 @@
+"""The form of a map, one judgement each: a real tensor, `(B, F, T)` on its own axes, finite; XaibenchError otherwise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xaibench.errors import XaibenchError
+from xaibench.types import Attribution, Axis
+
+
+def real(name: str, values: object) -> Tensor:
+    """The values without their history, where they are a real tensor that holds its numbers one by one."""
+    what = type(values).__name__
+    if isinstance(values, Tensor):
+        values = values.detach().as_subclass(Tensor)  # a class of its own may answer questions as it likes
+        what = _unlike(values)
+        if not what:
+            return values
+    raise XaibenchError(f"{name} returned {what}, expected a real tensor (B, F, T)")
+
+
+def _unlike(values: Tensor) -> str:
+    """What it is, if not a tensor of real numbers one after the other; else ""."""
+    if values.is_complex():
+        return f"complex values ({values.dtype})"
+    if values.is_meta:
+        return "a tensor on the device `meta`, which holds no numbers"
+    if values.is_nested or values.is_quantized or values.layout is not torch.strided:
+        kind = "nested" if values.is_nested else f"quantised ({values.dtype})" if values.is_quantized else str(values.layout)
+        return f"a tensor of another kind, {kind}"
+    return ""
+
+
+def fitting(name: str, values: Tensor, attribution: Attribution, count: int) -> Tensor:
+    """The values, where they have the shape of `count` utterances on the attribution's axes."""
+    axes = attribution.frequency, attribution.time
+    if not all(isinstance(axis, Axis) for axis in axes):
+        raise XaibenchError(f"{name} returned an Attribution with axes {tuple(type(a).__name__ for a in axes)}, expected Axis")
+    expected = (count, len(attribution.frequency), len(attribution.time))
+    if tuple(values.shape) != expected:
+        raise XaibenchError(f"{name} returned shape {tuple(values.shape)}, expected (B, F, T) = {expected}")
+    return values
+
+
+def finite(name: str, values: Tensor) -> Tensor:
+    """The values, where all are finite."""
+    if not values.isfinite().all():
+        raise XaibenchError(f"{name} returned NaN or infinity for {int((~values.isfinite()).sum())} cells")
+    return values

@@ -1,0 +1,83 @@
+"""The process side of `--isolate`: one countermeasure and method, task after task, until the run hangs up or ends it.
+
+The run is told when a task begins, whose code runs (`guard.watched`), and what came of it. Messages begin with a letter:
+
+    r                    everything is open; from here on the method's time counts
+    a[name, utterances]  whose code begins, in JSON; ["", 0] when none runs
+    d<pickle>            the task's `Done`
+    x<pickle>            an error that is no method's
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import pickle
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xaibench.errors import RunError, XaibenchError
+from xaibench.harness.guard import watched
+from xaibench.harness.tasks import Task
+from xaibench.harness.worker import Remotely  # what every task needs, imported before the fork
+
+READY, RUNS, DONE, ERROR = b"r", b"a", b"d", b"x"
+
+
+def work_off(connection: int, paper: int) -> None:
+    """Do what comes through the connection. paper: where the process' own output goes, both file descriptors."""
+    with suppress(PermissionError):
+        os.setsid()  # it leads a session already where it was not forked
+    for standard in (1, 2):
+        os.dup2(paper, standard)
+    os.close(paper)
+    faulthandler.enable()  # a crash in C says where
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # when memory ends, this process goes first
+    run = Connection(connection)
+    os.register_at_fork(after_in_child=run.close)  # what a method forks has nothing to say
+    work: Any = None  # the first message brings a `Remotely`
+    with suppress(EOFError, OSError), watched(lambda name, count: run.send_bytes(RUNS + json.dumps([name, count]).encode())):
+        while True:
+            threads, new, task = pickle.loads(run.recv_bytes())
+            work = new or work
+            torch.set_num_threads(threads)
+            run.send_bytes(_answered(run, work, task))
+
+
+def _answered(run: Connection, work: Remotely, task: Task) -> bytes:
+    try:
+        work.ready(task)
+        run.send_bytes(READY)
+        return DONE + pickle.dumps(work(task))
+    except XaibenchError as error:
+        return ERROR + pickle.dumps(error)
+    except Exception:  # noqa: BLE001 - a fault of ours: the run says it
+        return ERROR + pickle.dumps(RunError(f"a process of --isolate failed:\n{traceback.format_exc()}"))
+
+
+class _Answer(pickle.Unpickler):
+    """Reads what `work_off` sends and nothing else: no answer makes the run import a plugin. No defence against malice."""
+
+    PLAIN = frozenset({"xaibench", "numpy", "pathlib", "collections"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] in self.PLAIN or (module, name) in {("builtins", "set"), ("builtins", "frozenset")}:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} in an answer")
+
+
+def read(answer: bytes) -> Any:
+    """What came of a task. Raises RunError for anything that `work_off` does not send."""
+    import io
+
+    try:
+        return _Answer(io.BytesIO(answer)).load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+        raise RunError(f"a process of --isolate gave an answer that cannot be read: {error}") from error

@@ -1,0 +1,106 @@
+"""Questions to code that may never answer: asked one after the other in a process of its own, with a time limit each.
+
+A question that ends the process, or takes too long, is told apart from the others by where the answers stop; the rest are
+asked again in a new process. So one bad plugin costs one answer, and the process that asks imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Any
+
+_LOOK = 0.02  # seconds between two looks at the answers
+
+
+def ask(function: str, questions: Sequence[str], *, seconds: float) -> dict[str, Any]:
+    """`function(question)` for each, by question; the function is named as `package.module:name` and answers in JSON.
+
+    seconds: how long one may take. One without an answer, as it raised or worse, has the reason as `Silent`.
+    """
+    found: dict[str, Any] = {}
+    left = list(questions)
+    while left:
+        answers, reason = _process(function, left, seconds)
+        found |= dict(zip(left, answers, strict=False))
+        if len(answers) < len(left):
+            found[left[len(answers)]] = Silent(reason)
+        left = left[len(answers) + 1 :]
+    return found
+
+
+class Silent(str):
+    """Why there is no answer: "its process ended with exit code 7"."""
+
+
+def _process(function: str, questions: list[str], seconds: float) -> tuple[list[Any], str]:
+    """Answers in the order of the questions, as many as came; and why no more did."""
+    code = f"import sys, json; sys.path[:] = json.loads(sys.argv[1])\nfrom {__name__} import answer; answer(*sys.argv[2:])"
+    command = [sys.executable, "-c", code, json.dumps(sys.path), function, *questions]
+    with tempfile.TemporaryFile() as written:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.DEVNULL, start_new_session=True
+        )  # fmt: skip
+        late = _late(process, written, seconds)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # and whatever it started
+        status = process.wait()
+        written.seek(0)
+        lines = [line for line in written.read().splitlines(keepends=True) if line.endswith(b"\n")]  # one may be cut off
+    answers = [json.loads(line) for line in lines[1:]]
+    if not lines:
+        return answers, "could not be asked: a process of its own did not start"
+    return answers, f"it took longer than {seconds:g} s" if late else ended(status)
+
+
+def _late(process: subprocess.Popen, written: IO[bytes], seconds: float) -> bool:
+    """Wait for the end; whether it had to be given up, as no answer came for so long."""
+    size, since = 0, time.monotonic()
+    while process.poll() is None:
+        now = os.fstat(written.fileno()).st_size
+        if now != size:
+            size, since = now, time.monotonic()
+        if time.monotonic() - since > seconds:
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
+def ended(code: int) -> str:
+    """How a process ended, from its exit status as `subprocess` gives it.
+
+    >>> ended(7), ended(-11)
+    ('its process ended with exit code 7', 'its process was killed by signal 11 (SIGSEGV)')
+    """
+    if code >= 0:
+        return f"its process ended with exit code {code}"
+    with suppress(ValueError):
+        name = signal.Signals(-code).name
+        why = ", perhaps as memory ran out" if -code == signal.SIGKILL else ""
+        return f"its process was killed by signal {-code} ({name}{why})"
+    return f"its process was killed by signal {-code}"
+
+
+def answer(function: str, *questions: str) -> None:
+    """The other side: ask `function` each question, a line of JSON an answer. What is printed meanwhile goes nowhere.
+
+    A first empty line says that the process has begun.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # of this process: nobody reads it
+    module, _, name = function.partition(":")
+    asked = getattr(importlib.import_module(module), name)
+    answers.write("\n")
+    answers.flush()
+    for question in questions:
+        answers.write(json.dumps(asked(question)) + "\n")
+        answers.flush()
+    os.kill(os.getpid(), signal.SIGKILL)  # all is said; a thread that an import left behind would keep the process

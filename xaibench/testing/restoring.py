@@ -1,0 +1,39 @@
+"""A block after which the process is as before: what one rule's plugin does to it is not the next rule's."""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from xaibench.harness import guard
+
+#: Any number that is nobody's favourite.
+SEED = 86_753_091
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """After the block torch's settings, the generators, the filters of warnings and the working folder are as before.
+
+    Within it the generators begin in a state that no plugin sets, so that one that seeds them is seen every time.
+    """
+    settings, filters, folder = guard.settings(), list(warnings.filters), os.getcwd()
+    generators = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(SEED)
+    np.random.seed(SEED)
+    random.seed(SEED)
+    try:
+        yield
+    finally:
+        guard.restore(settings)
+        torch.random.set_rng_state(generators[0])
+        np.random.set_state(generators[1])
+        random.setstate(generators[2])
+        warnings.filters[:] = filters  # type: ignore[index]  # a list, of which the stubs promise a sequence
+        os.chdir(folder)
