@@ -96,7 +96,7 @@ BAD = {
     "shapeless": "XaibenchError: shapeless returned shape (1, 2, 3), expected (B, F, T) = (1, 33, 126)",
     "doubles": "XaibenchError: doubles changed torch's default dtype for the whole process; it was restored",
     "breeds": "breeds: its process ended with exit code 0; given up after 2 utterances alone",
-    "eats": "MemoryError: ",
+    "eats": "MemoryError",
     "partly": "partly: its process was killed by signal 9 (SIGKILL, perhaps as memory ran out)",
 }
 
@@ -166,11 +166,13 @@ def relatives(site, source=None) -> list[int]:
 def runs(site, tmp_path_factory):
     """All methods isolated, and the good ones in this process."""
     folder = tmp_path_factory.mktemp("runs")
-    summary = isolated(site, folder / "isolated", *GOOD, *BAD, timeout=2)
+    others = [method for method in BAD if method != "hangs"]  # on a busy machine these may take their time
+    problems = isolated(site, folder / "isolated", *GOOD, *others, timeout=120).problems
+    problems += isolated(site, folder / "isolated", "hangs", timeout=2).problems
     assert "hostile" not in sys.modules
     assert relatives(site) == [] and list((site / "tmp").iterdir()) == []
     run(spec(site, *GOOD[:1], GOOD[-1]), folder / "plain", batch_size=2)
-    return folder, summary
+    return folder, problems
 
 
 @pytest.mark.parametrize("method", BAD)
@@ -179,7 +181,7 @@ def test_a_bad_method_costs_its_own_cells_and_is_named(runs, method):
     failed = rows[rows.status == "failed"]
     assert len(rows) == 6 and len(failed) == (2 if method == "partly" else 6)
     assert BAD[method].split(";")[0] in " ".join(failed.note) and BAD[method] in failed.note.to_list()
-    assert any(p.startswith(f"failed: {method} on toy, on {len(failed) // 2} utterance") for p in runs[1].problems)
+    assert any(p.startswith(f"failed: {method} on toy, on {len(failed) // 2} utterance") for p in runs[1])
     if method == "partly":  # of three speakers
         assert set(failed.index.get_level_values("utterance")) == {"d-1"} and set(rows.status) == {"failed", "ok"}
 
@@ -202,10 +204,10 @@ def test_what_was_said_is_on_record(runs):
     said = {m: (runs[0] / "isolated" / "preflight" / f"toy-native-{m}.json").read_text() for m in GOOD[1:4]}
     assert "printed: hellohello" in said["prints"] and "... (1000001 characters)" in said["prints"]
     assert "UserWarning: number 19" in said["warns"] and "and 980 more warnings" in said["warns"]
-    for moved in ("working folder", "environment", "sys.path", "numpy's error state"):
+    for moved in ("working directory", "environment variables", "sys.path", "numpy's error settings"):
         assert f"changed the process' {moved}; it was put back" in said["moves"]
-    (error, *_) = (runs[0] / "isolated" / "errors").glob("toy-native-crashes-*.txt")
-    assert "Segmentation fault" in error.read_text() and "hostile.py" in error.read_text()  # where it crashed
+    errors = [e.read_text() for e in (runs[0] / "isolated" / "errors").glob("toy-native-crashes-*.txt")]
+    assert any("Segmentation fault" in e and "hostile.py" in e for e in errors)  # where it crashed; not of untried cells
 
 
 def test_two_at_a_time_and_what_a_method_forks_has_nothing_to_say(site, tmp_path, source):
