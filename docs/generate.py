@@ -1,4 +1,4 @@
-"""Write the pages made from code: catalogue, commands, countermeasures, plugin contract, and the README's error rates.
+"""Write the pages made from code: catalogue, commands, countermeasures, the contract, its rules, the README's error rates.
 
 python docs/generate.py            (a test fails when the page is stale)
 """
@@ -16,12 +16,14 @@ import numpy as np
 
 from xaibench import registry
 from xaibench.metrics.catalog import FRACTIONS, FULL, METRICS, QUICK
+from xaibench.testing.page import page as rules
 from xaibench.training import TrainSpec
 from xaibench.weights import read_card
 
 PAGE = Path(__file__).parent / "catalog.md"
 CONTRACT = Path(__file__).parent / "contract.md"
 COMMANDS = Path(__file__).parent / "commands.md"
+RULES = Path(__file__).parent / "check.md"
 COUNTERMEASURES = Path(__file__).parent / "countermeasures.md"
 README = Path(__file__).parents[1] / "README.md"
 OURS = ("xaibench",)
@@ -163,5 +165,6 @@ if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     CONTRACT.write_text(contract(), encoding="utf-8")
     COMMANDS.write_text(commands(), encoding="utf-8")
+    RULES.write_text(rules(), encoding="utf-8")
     COUNTERMEASURES.write_text(countermeasures(), encoding="utf-8")
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")

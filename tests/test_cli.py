@@ -107,6 +107,7 @@ def test_a_data_set_that_is_not_embedded_asks_for_its_root(command):
 def test_data_info_and_verify(command):
     code, out, _ = command("data", "info", "minivoc")
     assert code == 0 and "eval: 48 utterances, 3 speakers, griffinlim, hifigan, lyra, mlsa, world" in out
+    assert "  80 train, 24 dev, 48 eval utterances of 2 s" in out  # its summary
     code, out, _ = command("data", "verify", "minivoc")
     assert code == 0 and "912 files agree" in out
 

@@ -38,6 +38,11 @@ def test_the_page_of_the_contract_is_fresh():
     assert page == (ROOT / "docs" / "contract.md").read_text(encoding="utf-8"), "run python docs/generate.py"
 
 
+def test_the_page_of_rules_is_fresh():
+    page = runpy.run_path(str(ROOT / "docs" / "generate.py"))["rules"]()
+    assert page == (ROOT / "docs" / "check.md").read_text(encoding="utf-8"), "run python docs/generate.py"
+
+
 def test_the_error_rates_of_the_readme_are_those_of_the_cards():
     assert runpy.run_path(str(ROOT / "docs" / "generate.py"))["readme"](README) == README, "run python docs/generate.py"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import torch
 import toybench
 from pandas.testing import assert_frame_equal
+from torch.nn.modules.module import register_module_forward_hook
 
 from xaibench.errors import PluginError, XaibenchError
 from xaibench.harness.guard import guarded
 from xaibench.harness.run import run
 from xaibench.protocols import Dataset, attributor
+from xaibench.types import Attribution
 
 
 def in_place(view):
@@ -35,6 +38,35 @@ def double(view):
     return torch.zeros(len(view), *view.shape)
 
 
+def leaving(change):
+    """A method that does its work and leaves something changed."""
+
+    def method(view):
+        values = toybench.gradient.function(view)
+        change()
+        return values
+
+    return method
+
+
+def raising(error):
+    def method(view):
+        raise error
+
+    return method
+
+
+def double_it(module, inputs, output):
+    return output * 2
+
+
+class Unspeakable(Exception):
+    """Not even its text can be read."""
+
+    def __str__(self):
+        raise RuntimeError
+
+
 MISDEEDS = {
     "in-place": (in_place, "ok", ""),
     "no-gradient": (no_gradient, "failed", "changed torch's gradient mode"),
@@ -43,6 +75,22 @@ MISDEEDS = {
     "array": (lambda view: np.zeros((len(view), *view.shape)), "failed", "returned ndarray, expected a real tensor"),
     "nothing": (lambda view: None, "failed", "returned NoneType"),
     "complex": (lambda view: torch.zeros(len(view), *view.shape, dtype=torch.cfloat), "failed", "complex values"),
+    "meta": (lambda view: torch.zeros(len(view), *view.shape, device="meta"), "failed", "device `meta`, which holds no"),
+    "sparse": (lambda view: view.inputs[:, 0].to_sparse(), "failed", "of another kind, torch.sparse_coo, expected"),
+    "huge": (lambda view: view.inputs[:, 0].double() * 1e300, "failed", "returned NaN or infinity for"),
+    "no-axes": (lambda view: Attribution(view.inputs[:, 0], None, None), "failed", "on NoneType, expected an Axis"),
+    "autocast": (leaving(lambda: torch.autocast("cpu", torch.bfloat16).__enter__()), "failed", "torch's autocast"),
+    "rounding": (leaving(lambda: torch.set_float32_matmul_precision("medium")), "failed", "torch's matmul precision"),
+    "elsewhere": (leaving(lambda: torch.set_default_device("meta")), "failed", "changed torch's default device"),
+    "anomalies": (leaving(lambda: torch.autograd.set_detect_anomaly(True)), "failed", "changed torch's anomaly mode"),
+    "cudnn": (leaving(lambda: setattr(torch.backends.cudnn, "benchmark", True)), "failed", "torch's cuDNN settings"),
+    "all-hooks": (leaving(lambda: register_module_forward_hook(double_it)), "failed", "torch's hooks of all modules"),
+    "recursion": (leaving(lambda: sys.setrecursionlimit(150)), "ok", ""),
+    "deaf-to-ctrl-c": (leaving(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)), "ok", ""),
+    "unspeakable": (raising(Unspeakable()), "failed", r"^Unspeakable: \(what it says cannot be printed\)$"),
+    "talkative": (raising(ValueError("no" * 10**6)), "failed", r"^ValueError: (?:no){250} \.\.\.$"),
+    "surrogate": (raising(ValueError("bad \udcff")), "failed", "^ValueError: bad  $"),
+    "escapes": (raising(ValueError("\x1b[31mred")), "failed", r"^ValueError:  \[31mred$"),
 }
 
 
@@ -64,6 +112,7 @@ def test_a_misdeed_costs_its_own_cells_and_no_other_number(root, tmp_path, monke
     others = found[found.attributor != "toy-deaf"].sort_values(keys)[kept].reset_index(drop=True)
     assert_frame_equal(others, clean.sort_values(keys)[kept].reset_index(drop=True), check_exact=True)
     assert torch.is_grad_enabled() and torch.get_default_dtype() is torch.float32
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and sys.getrecursionlimit() > 150
 
 
 def test_settings_are_restored_after_a_crash_too():

@@ -87,6 +87,7 @@ def test_a_package_that_fails_to_import_is_one_named_problem(site, source, messa
 
 
 def test_problems_are_found_in_another_process_and_remembered_until_a_file_changes(site, monkeypatch):
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "a-broken-package")
     entries = {"attributors": {"broken-one": "broken:method"}}
     publish(site, "a-broken-package", "broken", "raise ValueError('first')", entries)
     assert "first" in registry.problems()["attributors/broken-one"]
@@ -99,7 +100,8 @@ def test_problems_are_found_in_another_process_and_remembered_until_a_file_chang
         registry.problems()
 
 
-def test_a_plugin_that_kills_the_process_is_reported(site):
+def test_a_plugin_that_kills_the_process_is_reported(site, monkeypatch):
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "a-quitter,a-stranger")  # importing all the others takes long
     publish(site, "a-quitter", "quits", "import os; os._exit(7)", {"attributors": {"quits": "quits:method"}})
     publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
     assert registry.problems() == {

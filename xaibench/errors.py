@@ -71,4 +71,5 @@ def told(error: BaseException) -> str:
     >>> told(ZeroDivisionError("division by zero"))
     'ZeroDivisionError: division by zero'
     """
-    return f"{type(error).__name__}: {first_line(error)}"
+    line = first_line(error)
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

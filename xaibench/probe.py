@@ -21,14 +21,15 @@ from typing import IO, Any
 _LOOK = 0.02  # seconds between two looks at the answers
 
 
-def ask(function: str, questions: Sequence[str], *, seconds: float) -> dict[str, Any]:
+def ask(function: str, questions: Sequence[str], *, seconds: float, lost: int | None = None) -> dict[str, Any]:
     """`function(question)` for each, by question; the function is named as `package.module:name` and answers in JSON.
 
     seconds: how long one may take. One without an answer, as it raised or worse, has the reason as `Silent`.
+    lost: after so many without an answer the rest is not asked, and not among the answers; None for all.
     """
     found: dict[str, Any] = {}
     left = list(questions)
-    while left:
+    while left and (lost is None or sum(isinstance(said, Silent) for said in found.values()) < lost):
         answers, reason = _process(function, left, seconds)
         found |= dict(zip(left, answers, strict=False))
         if len(answers) < len(left):

@@ -3,12 +3,16 @@
 A package offers a plugin by an entry point in one of five groups; the entry point's name is the plugin's name on the
 command line.
 
-    [project.entry-points."xaibench.countermeasures"]   lcnn = "my_package:lcnn"       -> CountermeasureRecipe
-    [project.entry-points."xaibench.attributors"]       my-method = "my_package:mine"  -> Attributor
-    [project.entry-points."xaibench.metrics"]           my-metric = "my_package:score" -> Metric
-    [project.entry-points."xaibench.datasets"]          my-set = "my_package:corpus"   -> Dataset
-    [project.entry-points."xaibench.vocoders"]          my-coder = "my_package:coder"  -> Vocoder
-    [project.entry-points."xaibench.api"]               1 = "xaibench.protocols"       the version of this page
+    [project.entry-points."xaibench.attributors"]   # in pyproject.toml
+    my-method = "my_package:mine"
+
+    group                      an entry                           the object
+    xaibench.countermeasures   lcnn = "my_package:lcnn"           CountermeasureRecipe
+    xaibench.attributors       my-method = "my_package:mine"      Attributor
+    xaibench.metrics           my-metric = "my_package:score"     Metric
+    xaibench.datasets          my-set = "my_package:corpus"       Dataset
+    xaibench.vocoders          my-coder = "my_package:coder"      Vocoder
+    xaibench.api               1 = "xaibench.protocols"           the version of this page
 
 Names are lower-case letters and digits, with `-`, `+` and `@` between or after them, at most 64 (`NAME`); a full stop, a
 comma and an equals sign mean something on the command line. `all`, `preset`, `quick` and `full` are taken.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import warnings
@@ -163,6 +164,12 @@ def first_target(view):
     return (x * grad).sum(1).detach()
 
 
+@breaks("batch-invariance", r"one input at a time differs from the batch by")
+def counts_inputs(view):
+    """Its steps are as many as the inputs that go through the model together."""
+    return gradient(view) + view.batch_size * view.inputs[:, 0]
+
+
 @breaks("padding-invariance", r"silent padding that the countermeasure ignores gets \d+\.\d% of what a cell of speech gets")
 def loudness(view):
     """Where the input is far from the mean, silence included."""
@@ -188,6 +195,12 @@ def needs_gradients(view):
     return gradient(view)
 
 
+@breaks("needs", r"it declares to need gradients, and without the rest its map changes by \d+\.\d% of the largest value")
+def uses_references(view):
+    """Another map where there are references, without a word."""
+    return gradient(view) * (1 + len(view.references))
+
+
 # ---- what it declares
 
 
@@ -201,6 +214,12 @@ def deaf(view):
 def upside_down(view):
     """Positive for bona fide."""
     return -gradient(view)
+
+
+@breaks("sign", r"the mean of its map is 0\.\d\d of its size where the countermeasure hears spoof and [01]\.\d\d elsewhere")
+def anywhere_else(view):
+    """Positive everywhere, and most where the countermeasure does not listen."""
+    return gradient(view).abs().max() * 2 - gradient(view)
 
 
 @breaks("signed", r"it declares signed=False, and its lowest value is -\d+\.\d% of the largest", signed=False)
@@ -297,6 +316,13 @@ def double(view):
     values = gradient(view)
     torch.set_default_dtype(torch.float64)
     return values
+
+
+@breaks("settings-unchanged", r"environment variables of the process differed from before")
+def announces(view):
+    """A variable of the environment, for all."""
+    os.environ["XAIBENCH_BROKEN"] = str(int(os.environ.get("XAIBENCH_BROKEN", "0")) + 1)
+    return gradient(view)
 
 
 @breaks("settings-unchanged", r"warnings filters of the process")

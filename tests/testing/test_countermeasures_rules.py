@@ -388,6 +388,10 @@ def late(tap):
     return tap.roll(4, dims=3)
 
 
+def twisted(tap):
+    return torch.cat([tap[..., :38], tap[..., 38:].flip(3)], dim=3)
+
+
 def deaf(tap):
     return torch.cat([tap[..., : -SHAPE[1] // 4], torch.zeros_like(tap[..., -SHAPE[1] // 4 :])], dim=3)
 
@@ -405,6 +409,7 @@ TAPS = [
     (changed(axes=axes_of(HERTZ, np.arange(52.0))), "axes", "from 0 to 51; expected 0 to 0.1 s.*in frames"),
     (changed(axes=property(lambda s: GRID.time(N_SAMPLES))), "axes", "its axes are of kind Axis; expected .frequency, time"),
     (tapped(late), "click", r"clicks are heard \+8.* ms from their time"),
+    (tapped(twisted), "click", r"from their time \(median; [+-]\d\d.* at worst\)"),
     (tapped(lambda t: t.flip(2)), "tone", "tones at .* Hz are heard .* cells from their place.*upside down"),
     (tapped(deaf), "whole-length", "the last 160 of 1600 samples change no cell of the tap"),
     (tapped(torch.detach), "gradients", "no gradient passes from the tap to the waveform"),

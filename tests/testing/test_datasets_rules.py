@@ -143,6 +143,9 @@ BROKEN = {
         "twins", lambda c, d: rewritten(c, lambda x: x[:-10], d, n_samples=0), "15990 samples, its bona fide .* has 16000"
     ),
     "segments": ("segments", lambda c, _: with_first(c, segments=((0.5, 2.0, "spoof"),)), "expected them in order"),
+    "segments-order": (
+        "segments", lambda c, _: with_first(c, segments=((0.5, 0.9, "spoof"), (0.0, 0.5, "bonafide"))), "them in order"
+    ),
     "segments-label": ("segments", lambda c, _: with_first(c, segments=((0.1, 0.2, "fake"),)), "expected the labels"),
 }  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import EntryPoint
 
 import pytest
 import torch
@@ -40,17 +39,25 @@ CASES = {
 def offer(tmp_path, monkeypatch):
     """Put a module behind an entry point of an invented package; returns its name."""
 
+    monkeypatch.chdir(tmp_path)  # what an import writes is not for the checkout
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "broken-package")
+    info = tmp_path / "broken_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
+
     def put(first: str = "", *, api: tuple[str, ...] = ("1",), suffix: str = "", **fields: str) -> str:
         module, name = f"kit_module_{abs(hash((first, suffix, str(fields))))}", "mine"
         values = {"name": name, "paper": "Someone 2020, Eq. 1", "doc": "Loud cells.", **fields}
         (tmp_path / f"{module}.py").write_text(HEAD + first + BODY.format(**values) + suffix)
-        monkeypatch.syspath_prepend(tmp_path)
-        entry = EntryPoint(name, f"{module}:mine", "xaibench.attributors")
-        plugin = registry.Plugin("attributors", name, "broken-package", "1.0", entry, api)
-        monkeypatch.setattr(registry, "_scan", lambda: (plugin,))
+        versions = "".join(f"{version} = xaibench.protocols\n" for version in api)
+        (info / "entry_points.txt").write_text(f"[xaibench.attributors]\n{name} = {module}:mine\n[xaibench.api]\n{versions}")
+        registry.look_again()
         return name
 
-    return put
+    yield put
+    monkeypatch.undo()
+    registry.look_again()
 
 
 def ask(name: str, rule: str):
@@ -154,6 +161,21 @@ def test_the_command_on_one_of_ours_and_its_expectations(command):
     assert code == 0 and ", 0 failed," in out and "batch-invariance" in out
     code, out, _ = command("check", "constant", "--expect", "quiet=it sings")
     assert code == 1 and "it holds (prints nothing, 0 warnings) although a failure is expected" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("first", "text"),
+    [
+        ("import os; os._exit(7)", "no answer: its process ended with exit code 7"),
+        ("import time; time.sleep(99)", "no answer: it took longer than 12 s"),
+    ],
+    ids=["ends", "hangs"],
+)
+def test_the_command_outlives_a_plugin_that_ends_its_process_or_hangs(offer, command, first, text):
+    code, out, _ = command("check", offer(first), "--json", "--kind", "attributor", "--rule-timeout", "12")
+    rows = json.loads(out)["rules"]
+    assert code == 1 and [row["text"] for row in rows[:2]] == [text] * 2
+    assert {(row["outcome"], row["text"]) for row in rows[2:]} == {("n/a", "not asked: 2 rules before it gave no answer")}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import torch
 
 from xaibench import registry
 from xaibench.analysis.windows import Windows, join
-from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.errors import Undefined, Unsupported, XaibenchError, told
 from xaibench.grid import Grid
 from xaibench.harness import cell
 from xaibench.harness.device import to_device
@@ -186,7 +186,7 @@ def maps_of(
                 if is_poisoned(error):
                     raise
                 bench.forget(bench.name)  # it may have stopped half-way through changing the countermeasure
-                failures[method] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                failures[method] = told(error)
     report(len(chunks) * len(methods), len(chunks) * len(methods))
     found = {}
     for method in methods:

@@ -18,7 +18,7 @@ import torch
 
 from xaibench.analysis.recording import RecordingBench
 from xaibench.analysis.temporal import ClassCurves
-from xaibench.errors import RunError, XaibenchError
+from xaibench.errors import RunError, XaibenchError, told
 from xaibench.grid import Grid
 from xaibench.harness import cell
 from xaibench.harness.sizes import is_poisoned
@@ -77,7 +77,7 @@ def explained(
                 if is_poisoned(error):
                     raise
                 bench.forget(bench.name)
-                failures[method] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                failures[method] = told(error)
                 prepared = bench.seen(np.asarray(wave, dtype=np.float32)[None], (name,))
                 continue
             yield name, method, made[0].cpu().numpy()

@@ -24,19 +24,23 @@ def check(
     expect: Annotated[
         list[str] | None, typer.Option(metavar="RULE=REASON", help="A failure that has a reason, repeatable.")
     ] = None,
+    rule_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long one rule may take.")] = 300.0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Hold a plugin against every rule of its kind: one line a rule, with the number seen. Ends with 1 when one fails.
+
+    It is asked in a process of its own: one that hangs, or ends its process, fails that rule.
 
     `xaibench check my-method`
     """
     found_kind = _kind(name, kind)
     reasons = _reasons(expect or [])
-    from xaibench.testing import checks
-    from xaibench.testing.rules import expectations
+    from xaibench.testing.apart import answers
+    from xaibench.testing.rules import expectations, rules_of
 
     reasons = expectations(found_kind, reasons)
-    rows = [_asked(one, reasons.get(one.rule)) for one in checks(found_kind, name, cm=cm)]
+    found, known = answers(found_kind, name, cm=cm, seconds=rule_timeout), rules_of(found_kind)
+    rows = [_row(known[rule], answer, reasons.get(rule)) for rule, answer in found.items()]
     failed = sum(row["outcome"] in ("failed", "unexpected") for row in rows)
     if json_:
         import json
@@ -80,20 +84,15 @@ def _reasons(expect: list[str]) -> dict[str, str]:
     return found
 
 
-def _asked(one: Any, reason: str | None) -> dict[str, Any]:
-    from xaibench.testing import Broken, NotApplicable
-
-    row: dict[str, Any] = {"rule": one.rule, "sentence": one.sentence, "number": None, "reason": reason}
-    try:
-        seen = one.run()
-    except NotApplicable as why:
-        return {**row, "outcome": "n/a", "text": str(why)}
-    except Broken as broken:
-        return {**row, "outcome": "failed" if reason is None else "expected", "text": str(broken)}
-    if reason is not None:
-        text = f"it holds ({seen.text}) although a failure is expected; remove the expectation"
-        return {**row, "outcome": "unexpected", "number": seen.number, "text": text}
-    return {**row, "outcome": "ok", "number": seen.number, "text": seen.text}
+def _row(rule: Any, answer: Any, reason: str | None) -> dict[str, Any]:
+    """One line: what came of a rule, beside what was expected of it."""
+    outcome, text = answer.outcome, answer.text
+    if reason is not None and outcome == "failed":
+        outcome = "expected"
+    elif reason is not None and outcome == "ok":
+        outcome, text = "unexpected", f"it holds ({text}) although a failure is expected; remove the expectation"
+    facts = {"rule": rule.name, "sentence": rule.sentence, "number": answer.number, "reason": reason}
+    return {**facts, "outcome": outcome, "text": text}
 
 
 def _print(kind: str, name: str, rows: list[dict[str, Any]]) -> None:

@@ -141,6 +141,7 @@ def data_info(
     """Show utterances, speakers and vocoders of every split, licence and citation."""
     from collections import Counter
 
+    from xaibench import registry
     from xaibench.datasets.catalog import source
     from xaibench.harness.known import known_datasets
     from xaibench.manifest import SPLITS
@@ -154,6 +155,8 @@ def data_info(
         sources.setdefault(u.split, set()).add(u.source)
         speakers.setdefault(u.split, set()).add(u.speaker)
     print(f"{corpus.name}: {corpus.sample_rate} Hz, valid band {corpus.valid_band[0]:g} to {corpus.valid_band[1]:g} Hz")
+    if name in registry.plugins("datasets"):
+        print(f"  {registry.load('datasets', name).summary}")
     for split in (s for s in SPLITS if s in speakers):
         spoofed = {v: n for (s, v), n in sorted(files.items()) if s == split and v != "bonafide"}
         facts = [f"{len(sources[split]):,} utterances", f"{len(speakers[split]):,} speakers", *spoofed]

@@ -13,7 +13,9 @@ def real(name: str, values: object) -> Tensor:
     """The values without their history, where they are a real tensor that holds its numbers one by one."""
     what = type(values).__name__
     if isinstance(values, Tensor):
-        values = values.detach().as_subclass(Tensor)  # a class of its own may answer questions as it likes
+        if type(values) is not Tensor:  # a class of its own may answer questions as it likes
+            values = values.as_subclass(Tensor)
+        values = values.detach()
         what = _unlike(values)
         if not what:
             return values
@@ -34,9 +36,9 @@ def _unlike(values: Tensor) -> str:
 
 def fitting(name: str, values: Tensor, attribution: Attribution, count: int) -> Tensor:
     """The values, where they have the shape of `count` utterances on the attribution's axes."""
-    axes = attribution.frequency, attribution.time
-    if not all(isinstance(axis, Axis) for axis in axes):
-        raise XaibenchError(f"{name} returned an Attribution with axes {tuple(type(a).__name__ for a in axes)}, expected Axis")
+    for axis in (attribution.frequency, attribution.time):
+        if not isinstance(axis, Axis):
+            raise XaibenchError(f"{name} returned an Attribution on {type(axis).__name__}, expected an Axis each way")
     expected = (count, len(attribution.frequency), len(attribution.time))
     if tuple(values.shape) != expected:
         raise XaibenchError(f"{name} returned shape {tuple(values.shape)}, expected (B, F, T) = {expected}")

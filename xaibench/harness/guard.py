@@ -1,9 +1,9 @@
 """What a plugin's code may not touch while it runs in our process: shared tensors, torch's settings, the surroundings.
 
 Whatever a method or a foreign metric does, the next one finds the process as it was. Changing a setting of torch is an
-error, as numbers of others hang on it; the rest (environment, working folder, module path, numpy's error state, numpy's and
-Python's generators) is put back and noted, because importing a library late changes it as well. What is printed and warned
-is caught and goes into the record. torch's own generator is left to the preflight, whose check it is.
+error, as numbers of others hang on it; the rest (environment, working directory, module path, numpy's error settings,
+numpy's and Python's generators) is put back and noted, because importing a library late changes it as well. What is
+printed and warned is caught and goes into the record. torch's own generator is left to the preflight, whose check it is.
 
 None of this helps against code that hangs or ends the process: that needs a process of its own (`xaibench.harness.isolate`),
 which learns from `watched` whose code runs.
@@ -107,13 +107,13 @@ def restore(settings: Mapping[str, Any]) -> None:
             del hooks[new]
 
 
-def _surroundings() -> dict[str, Any]:
-    """What else is the process', by name."""
+def surroundings() -> dict[str, Any]:
+    """What else everybody in the process shares, by name."""
     return {
-        "working folder": _folder(),
-        "environment": dict(os.environ),
+        "working directory": _folder(),
+        "environment variables": dict(os.environ),
         "sys.path": list(sys.path),
-        "numpy's error state": np.geterr(),
+        "numpy's error settings": np.geterr(),
         "recursion limit": sys.getrecursionlimit(),
         "signal handlers": {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)},
     }
@@ -126,15 +126,16 @@ def _folder() -> str:
         return ""
 
 
-def _put_back(surroundings: Mapping[str, Any]) -> None:
+def put_back(surroundings: Mapping[str, Any]) -> None:
+    """Make them again what `surroundings()` found."""
     with suppress(OSError):  # a folder that is gone
-        os.chdir(surroundings["working folder"] or os.curdir)
-    wanted = surroundings["environment"]
+        os.chdir(surroundings["working directory"] or os.curdir)
+    wanted = surroundings["environment variables"]
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
     sys.path[:] = surroundings["sys.path"]
-    np.seterr(**surroundings["numpy's error state"])
+    np.seterr(**surroundings["numpy's error settings"])
     sys.setrecursionlimit(surroundings["recursion limit"])
     with suppress(ValueError):  # only the main thread may, and only it could change them
         for number, handler in surroundings["signal handlers"].items():
@@ -212,7 +213,7 @@ def guarded(name: str, *, utterances: int = 1) -> Iterator[Noise]:
     Raises XaibenchError when it changed a process-wide setting of torch (after restoring it), called `sys.exit`, or raised
     something else that is meant to end the process.
     """
-    noise, before, around = Noise(), settings(), _surroundings()
+    noise, before, around = Noise(), settings(), surroundings()
     generators = random.getstate(), np.random.get_state()
     _running.append((name, utterances))
     _say()
@@ -234,13 +235,13 @@ def guarded(name: str, *, utterances: int = 1) -> Iterator[Noise]:
     finally:
         _running.pop()
         _say()
-        after, there = settings(), _surroundings()
+        after, there = settings(), surroundings()
         changed = [k for k, v in before.items() if after[k] != v]
         moved = [k for k, v in around.items() if there[k] != v]
         if changed:
             restore(before)
         if moved:
-            _put_back(around)
+            put_back(around)
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         noise.settle(moved)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.errors import Undefined, Unsupported, XaibenchError, first_line
 from xaibench.harness import form
 from xaibench.harness.preflight import (
     BATCH_TOLERANCE,
@@ -345,7 +345,3 @@ class _elsewhere:
         torch.random.set_rng_state(self.before[0])
         np.random.set_state(self.before[1])
         random.setstate(self.before[2])
-
-
-def first_line(error: object) -> str:
-    return next(iter(str(error).splitlines()), "")

@@ -21,8 +21,7 @@ from xaibench.manifest import SPLITS, pairs, verify
 from xaibench.protocols import Corpus, Dataset
 from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
-from xaibench.testing.snapshots import changed
-from xaibench.testing.state import surroundings
+from xaibench.testing.snapshots import changed, of_shared
 from xaibench.types import Pair, Utterance
 
 #: Pairs whose audio is read.
@@ -58,7 +57,7 @@ def _some(utterances: tuple[Utterance, ...]) -> tuple[Utterance, ...]:
 
 @rule("dataset", "summary", "It says what it is in a line, and what it needs.")
 def summary(subject: Subject) -> Seen:
-    """What `xaibench list` and `xaibench data list` show."""
+    """What `xaibench data info` shows of it, beside licence and citation."""
     dataset: Dataset = subject.thing
     lines = dataset.summary.strip().splitlines()
     if len(lines) != 1 or len(lines[0]) > 120:
@@ -70,7 +69,7 @@ def summary(subject: Subject) -> Seen:
 def opens(subject: Subject) -> Seen:
     """Also that opening changes nothing of the process."""
     with restored():
-        around = surroundings()
+        around = of_shared()
         try:
             corpus = subject.once("corpus", lambda: subject.thing.open(None))
         except ManifestError as error:
@@ -84,7 +83,7 @@ def opens(subject: Subject) -> Seen:
                 f"without a folder it raises {type(error).__name__} ({error}); expected a Corpus, or a ManifestError that "
                 "names the folder it looked in"
             ) from error
-        moved = changed(around, surroundings())
+        moved = changed(around, of_shared())
     if not isinstance(corpus, Corpus) or not corpus.utterances:
         raise Broken(
             f"it opens as {type(corpus).__name__} of {len(getattr(corpus, 'utterances', ()))} utterances; expected a Corpus"

@@ -10,12 +10,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from xaibench.errors import Undefined, Unsupported, XaibenchError
+from xaibench.errors import Undefined, Unsupported, XaibenchError, told
 from xaibench.harness.preflight import COMPLETENESS_TOLERANCE, TARGET_TOLERANCE, baseline_of, completeness_gap, gap_of
 from xaibench.metrics.again import opposite
 from xaibench.protocols import Attributor
 from xaibench.testing import toys
-from xaibench.testing.attributors import SAME, first_line, of
+from xaibench.testing.attributors import SAME, of
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
 from xaibench.testing.stages import Stage, explain, map_of, stages, values_of
 from xaibench.view import View
@@ -182,7 +182,7 @@ def options(subject: Subject) -> Seen:
                 continue  # refused, in words
             except Exception as error:
                 raise Broken(
-                    f"with {name}={other!r} (default {value!r}) it raised {type(error).__name__}: {first_line(error)}; "
+                    f"with {name}={other!r} (default {value!r}) it raised {told(error)}; "
                     f"raise XaibenchError with what is expected where a value cannot be"
                 ) from error
             tried += 1

@@ -6,18 +6,16 @@ imported, and a device registered with torch goes with it. For the same reason a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xaibench import registry
-from xaibench.errors import PluginError, Undefined, Unsupported
+from xaibench.errors import Undefined, Unsupported, first_line
 from xaibench.harness.preflight import BATCH_TOLERANCE, gap_of
 from xaibench.protocols import Attributor
-from xaibench.testing.attributors import first_line
-from xaibench.testing.rules import Broken, Subject
+from xaibench.testing.rules import Broken
 from xaibench.testing.stages import TOYS, Stage, explain, values_of
 from xaibench.view import View
 
@@ -43,22 +41,6 @@ def on_another(attributor: Attributor, stage: Stage, device: torch.device | str)
     if not gap <= BATCH_TOLERANCE:
         raise Broken(f"on another device its map differs by {gap:.1%} of the largest value: draw from view.generator(i)")
     return gap
-
-
-def second_device(subject: Subject) -> Mapping[str, Any]:
-    """What became of it on the second device: `number`, `text`, and `broken`, the sentence where it breaks the rule."""
-    from xaibench.testing.generic import import_of
-
-    nobody: dict[str, Any] = {"number": None, "broken": "", "text": "a second device it was not asked: no GPU is here, and "}
-    if not subject.named or subject.cm is not None:
-        why = "it was given as an object" if not subject.named else "the countermeasure is no toy"
-        return {**nobody, "text": nobody["text"] + why}
-    try:
-        plugin = registry.find("attributors", subject.name)
-    except PluginError as error:
-        return {**nobody, "text": nobody["text"] + str(error)}
-    found = import_of(plugin).get("second", {}).get(plugin.entry.attr)
-    return found or {**nobody, "text": nobody["text"] + "its import failed in a fresh process"}
 
 
 def ask_there(module: Any, names: Sequence[str]) -> dict[str, dict[str, Any]]:

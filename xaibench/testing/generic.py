@@ -133,7 +133,7 @@ def import_side_effects(subject: Subject) -> Seen:
 
 @rule(EVERY, "docstring", "Its docstring, or summary, opens with a sentence, and its paper is given.")
 def docstring(subject: Subject) -> Seen:
-    """What `xaibench list`, the documentation and a board show of it. `paper` may say that there is none, and why."""
+    """What the documentation and a site show of it. `paper` may say that there is none, and why."""
     thing = subject.thing
     function = (
         getattr(thing, "function", None) or getattr(thing, "build", None) or getattr(thing, "open", None) or type(thing)

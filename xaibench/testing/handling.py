@@ -16,8 +16,7 @@ from xaibench.protocols import Countermeasure
 from xaibench.testing.countermeasures import SAME, built, gap, heard, logits, same, tensors
 from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
-from xaibench.testing.snapshots import changed
-from xaibench.testing.state import of_module, surroundings
+from xaibench.testing.snapshots import changed, of_module, of_shared
 from xaibench.weights import load_weights, read_card, save_weights
 
 #: No-grad calls that must not add tensors; a countermeasure whose calls take long gets as many as fit in `SECONDS`.
@@ -36,14 +35,14 @@ def state_unchanged(subject: Subject) -> Seen:
     before = of_module(_network(cm))
     for what, argument in (("a call", waveforms), ("a call that failed", torch.zeros(2, 3, 4))):
         with restored():
-            around = surroundings()
+            around = of_shared()
             try:
                 logits(cm, argument)
             except Exception as error:
                 if argument is waveforms:
                     raise
                 what = f"{what} ({type(error).__name__})"
-            moved = [*changed(before, of_module(_network(cm))), *changed(around, surroundings())]
+            moved = [*changed(before, of_module(_network(cm))), *changed(around, of_shared())]
         if moved:
             raise Broken(f"{what} changed {' and '.join(moved)}; expected all as before. Keep nothing in forward")
     if not torch.equal(waveforms, given):

@@ -12,14 +12,17 @@ import gc
 import io
 import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xaibench.errors import XaibenchError
+from xaibench import registry
+from xaibench.errors import PluginError, XaibenchError
 from xaibench.protocols import Attributor
-from xaibench.testing.devices import on_another, on_device, second_device
+from xaibench.testing.devices import on_another, on_device
+from xaibench.testing.generic import import_of
 from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
 from xaibench.testing.snapshots import changed, of_generators, of_model, of_process, of_view
@@ -116,14 +119,13 @@ def unchanged_after_exception(subject: Subject) -> Seen:
         view = stage.view()
         raised: list[str] = []
         _plant(view, where, at=total // 2 + 1, raised=raised)
-        swallowed: list[bool] = []
+        ended: list[Exception] = []
 
-        def call(view: View = view, swallowed: list[bool] = swallowed) -> None:
+        def call(view: View = view, ended: list[Exception] = ended) -> None:
             try:
                 _unguarded(here.attributor, view)
-                swallowed.append(True)
-            except Exception:  # noqa: BLE001 - ours, or whatever the method or its library made of it
-                pass
+            except Exception as error:  # noqa: BLE001 - ours, or whatever the method or its library made of it
+                ended.append(error)
 
         found = [f"{', '.join(labels)} ({group})" for group, labels in _around(view, call).items() if labels]
         if found:
@@ -131,7 +133,7 @@ def unchanged_after_exception(subject: Subject) -> Seen:
                 f"after an exception in the {where} pass, these differed from before: {'; '.join(found)}; put things back "
                 f"in a `finally`, or work on view.private_model()"
             )
-        if raised and swallowed:
+        if raised and not ended:
             raise Broken(
                 f"the countermeasure raised in its {where} pass, and it returned a map all the same: do not catch that"
             )
@@ -265,8 +267,22 @@ def device(subject: Subject) -> Seen:
     if torch.cuda.is_available():
         gap, where = on_another(here.attributor, stage, "cuda"), "cuda"
     else:
-        found = second_device(subject)
+        found = _second_device(subject)
         if found["broken"]:
             raise Broken(found["broken"])
         gap, where = found["number"], found["text"]
     return Seen(gap, f"on {view.device}; on {where}{'' if gap is None else f' it differs by {gap:.1e}'}")
+
+
+def _second_device(subject: Subject) -> Mapping[str, Any]:
+    """What became of it on the second device: `number`, `text`, and `broken`, the sentence where it breaks the rule."""
+    nobody: dict[str, Any] = {"number": None, "broken": "", "text": "a second device it was not asked: no GPU is here, and "}
+    if not subject.named or subject.cm is not None:
+        why = "it was given as an object" if not subject.named else "the countermeasure is no toy"
+        return {**nobody, "text": nobody["text"] + why}
+    try:
+        plugin = registry.find("attributors", subject.name)
+    except PluginError as error:
+        return {**nobody, "text": nobody["text"] + str(error)}
+    found = import_of(plugin).get("second", {}).get(plugin.entry.attr)
+    return found or {**nobody, "text": nobody["text"] + "its import failed in a fresh process"}

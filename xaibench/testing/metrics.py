@@ -34,7 +34,7 @@ from xaibench.testing.evidences import (
 from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
 from xaibench.testing.snapshots import changed as differing
-from xaibench.testing.state import surroundings
+from xaibench.testing.snapshots import of_shared
 from xaibench.truth import HALVES
 from xaibench.view import View
 
@@ -127,7 +127,7 @@ def described(subject: Subject) -> Seen:
 
 @rule("metric", "shape", "It gives one floating-point number an utterance, finite or NaN.")
 def shape(subject: Subject) -> Seen:
-    """Of every sort of map in `MAPS`."""
+    """Of every sort of map: `MAPS`."""
     defined = 0
     for name, method in MAPS.items():
         scores = subject.thing.function(evidence(method))
@@ -343,9 +343,9 @@ def evidence_unchanged(subject: Subject) -> Seen:
     given = evidence(MAPS["noise"])
     before = {name: t.clone() for name, t in _tensors(given).items()}
     with restored():
-        around = surroundings()
+        around = of_shared()
         subject.thing.function(given)
-        moved = differing(around, surroundings())
+        moved = differing(around, of_shared())
     changed = [name for name, t in before.items() if not torch.equal(t, _tensors(given)[name])] + moved
     if changed:
         raise Broken(

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from xaibench.testing.rules import EVERY, KINDS, RULES
 
 HEAD = """# Checking a plugin
 
-A plugin keeps a contract ([contract](contract.md)). `xaibench check` holds one against it:
+Generated from `xaibench/testing` by `docs/generate.py`; do not edit.
 
-    xaibench check my-method                      every rule, one line each, with the number seen
-    xaibench check my-method --cm lcnn            an attributor, on a real countermeasure instead of the kit's toys
-    xaibench check my-method --json               the same for machines
-    xaibench check my-method --expect 'RULE=why'  a failure that has a reason
+A plugin keeps [a contract](contract.md). `xaibench check` holds a plugin against it:
+
+```bash
+xaibench check my-method                       # every rule, one line each, with the number seen
+xaibench check my-method --cm lcnn             # an attributor, on a real countermeasure instead of the kit's toys
+xaibench check my-method --json                # the same for machines
+xaibench check my-method --expect 'RULE=why'   # a failure that has a reason
+```
 
 It ends with 1 when a rule fails. `ok` comes with the number behind it; `failed` with what was seen, what was expected and
 the likely cause; `n/a` with the reason why the rule cannot be asked.
 
 The same rules run as tests, one a rule:
 
-    from xaibench.testing import checks_of
+```python
+from xaibench.testing import checks_of
 
-    @checks_of("attributor", "my-method")
-    def test_contract(check):
-        check()
+
+@checks_of("attributor", "saliency")
+def test_contract(check):
+    check()
+```
 
 Where a plugin must break a rule, say why. Such a test fails as soon as the rule holds, so no reason outlives its cause:
 
-    @checks_of("attributor", "my-method", expected={"batch-invariance": "its norm is shared by the batch, as in the paper"})
+```text
+@checks_of("attributor", "my-method", expected={"batch-invariance": "its norm is shared by the batch, as in the paper"})
+```
 
 An attributor is asked on toys: countermeasures of a few thousand parameters, on a tenth of a second of noise. No data set
 and no weights are needed. `cm=` gives another countermeasure, by name or as a function that makes one.
@@ -52,6 +64,16 @@ def page() -> str:
     return "".join(parts)
 
 
-def _more(function: object) -> str:
-    """The rule's docstring on one line of a table."""
-    return " ".join((inspect.getdoc(function) or "").split()).replace("|", "\\|")
+def _more(function: Callable[..., Any]) -> str:
+    """The rule's docstring on one line of a table, the constants that it names with their values."""
+    known = inspect.unwrap(function).__globals__
+    text = re.sub(r"`([A-Z]+)`", lambda found: _value(known[found[1]]), inspect.getdoc(function) or "")
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _value(constant: float | Iterable[str]) -> str:
+    """
+    >>> _value(9.0), _value({"noise": 1, "the truth": 2})
+    ('9', 'noise, the truth')
+    """
+    return f"{constant:g}" if isinstance(constant, int | float) else ", ".join(constant)

@@ -17,6 +17,7 @@ import importlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 _server: list[subprocess.Popen[str]] = []
+#: As it was before any plugin was loaded here: what one set must not be there already when its import is judged.
+_ENVIRONMENT = dict(os.environ)
 
 
 def imported(module: str, attributors: Sequence[str] = ()) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def imported(module: str, attributors: Sequence[str] = ()) -> dict[str, Any]:
 def _start() -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "xaibench.testing.probe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        stderr=subprocess.DEVNULL, text=True, env={**_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )  # fmt: skip
 
 
@@ -74,7 +77,7 @@ def _pipes(server: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 def judged(module: str) -> dict[str, Any]:
     """Import a module here and compare before and after. To be called in a process that ends afterwards."""
-    from xaibench.testing.snapshots import changed, of_generators, of_process
+    from xaibench.testing.snapshots import changed, of_shared
 
     package, inner = module.partition(".")[0], [0.0]
     folder = Path(tempfile.mkdtemp())
@@ -83,11 +86,11 @@ def judged(module: str) -> dict[str, Any]:
     depth: list[str] = []
     mine: dict[str, str] = {}
     theirs: dict[str, str] = {}
-    facts = [{**of_process(), **of_generators()}]
+    facts = [of_shared()]
 
     def settle(labels: dict[str, str]) -> None:
         depth.append("")  # what is imported to look is nobody's
-        now = {**of_process(), **of_generators()}
+        now = of_shared()
         labels |= {label: _difference(facts[0][label], now[label]) for label in changed(facts[0], now)}
         facts[0] = now
         depth.pop()
@@ -171,7 +174,7 @@ def _forked(question: dict[str, Any]) -> str:
         try:
             os.write(write, answer().encode())
         finally:
-            os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)  # no exit handlers: all is said
     os.close(write)
     with os.fdopen(read, encoding="utf-8") as pipe:
         said = pipe.read()

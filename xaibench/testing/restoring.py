@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import warnings
 from collections.abc import Iterator
@@ -19,11 +18,11 @@ SEED = 86_753_091
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """After the block torch's settings, the generators, the filters of warnings and the working folder are as before.
+    """After the block torch's settings, the surroundings, the generators and the filters of warnings are as before.
 
     Within it the generators begin in a state that no plugin sets, so that one that seeds them is seen every time.
     """
-    settings, filters, folder = guard.settings(), list(warnings.filters), os.getcwd()
+    settings, around, filters = guard.settings(), guard.surroundings(), list(warnings.filters)
     generators = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(SEED)
     np.random.seed(SEED)
@@ -32,8 +31,8 @@ def restored() -> Iterator[None]:
         yield
     finally:
         guard.restore(settings)
+        guard.put_back(around)
         torch.random.set_rng_state(generators[0])
         np.random.set_state(generators[1])
         random.setstate(generators[2])
         warnings.filters[:] = filters  # type: ignore[index]  # a list, of which the stubs promise a sequence
-        os.chdir(folder)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from xaibench.errors import PluginError, Unsupported, XaibenchError
+from xaibench.errors import PluginError, Unsupported, XaibenchError, told
 from xaibench.protocols import GROUPS
 
 T = TypeVar("T")
@@ -166,8 +166,7 @@ def _asked(one: Rule, subject: Subject) -> Callable[[], Seen]:
         except Unsupported as reason:
             raise NotApplicable(str(reason)) from reason
         except Exception as error:
-            first = next(iter(str(error).splitlines()), "")
-            raise Broken(f"{subject.name} raised {type(error).__name__}: {first}") from error
+            raise Broken(f"{subject.name} raised {told(error)}") from error
 
     return run
 

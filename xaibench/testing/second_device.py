@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ class Tagged(Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return _handle(func, args, kwargs or {})
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents=None):
         return f"Tagged({self.plain!r})"
 
     def __deepcopy__(self, memo: dict) -> Tagged:

@@ -7,9 +7,7 @@ changed(before, of_process())      the labels of what differs, in the words of a
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 import threading
 import warnings
 from collections.abc import Mapping
@@ -38,6 +36,12 @@ def of_model(model: nn.Module) -> Facts:
     }  # fmt: skip
 
 
+def of_module(model: nn.Module) -> Facts:
+    """The same of a countermeasure that is no view's: tensors, too, that are attributes and no buffers."""
+    plain = [t.detach().clone() for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor)]
+    return {**of_model(model), "tensors that are no buffers": plain}
+
+
 def of_generators() -> Facts:
     """The states of the global generators."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -49,19 +53,16 @@ def of_generators() -> Facts:
 
 def of_process() -> Facts:
     """Settings that everybody in the process shares."""
-    module = torch.nn.modules.module
-    hooks = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
     return {
         **{f"torch's {name}": value for name, value in guard.settings().items()},
-        "torch's default device": str(torch.get_default_device()), "torch's anomaly mode": torch.is_anomaly_enabled(),
-        "cuDNN's settings": (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark,
-                             torch.backends.cudnn.deterministic),
-        "torch's matmul precision": torch.get_float32_matmul_precision(),
-        "hooks of all modules": [len(getattr(module, name)) for name in hooks],
-        "numpy's error settings": np.geterr(), "warnings filters": list(warnings.filters),
-        "working directory": os.getcwd(), "environment variables": dict(os.environ), "sys.path": list(sys.path),
-        "running threads": sorted(t.name for t in threading.enumerate()), "recursion limit": sys.getrecursionlimit(),
+        **guard.surroundings(),
+        "warnings filters": list(warnings.filters), "running threads": sorted(t.name for t in threading.enumerate()),
     }  # fmt: skip
+
+
+def of_shared() -> Facts:
+    """The generators of random numbers and the settings that everybody in the process shares."""
+    return {**of_generators(), **of_process()}
 
 
 def of_view(view: View) -> Facts:

@@ -149,11 +149,12 @@ def click(subject: Subject) -> Seen:
     late, worst = float(np.median(errors)), max(errors, key=abs)
     if abs(late) > limit or abs(worst) > 3 * limit:
         raise Broken(
-            f"clicks are heard {1e3 * late:+.1f} ms from their time (median; {1e3 * worst:+.1f} at worst); expected "
+            f"clicks are heard {1e3 * late:+z.1f} ms from their time (median; {1e3 * worst:+z.1f} at worst); expected "
             f"within {1e3 * limit:.1f} ms, one cell. Are the frames centred (center=True) where the axis says so, is the "
             "hop right?"
         )
-    return Seen(late, f"{len(errors)} clicks are heard {1e3 * late:+.1f} ms from their time, {1e3 * worst:+.1f} ms at worst")
+    told = f"{len(errors)} clicks are heard {1e3 * late:+z.1f} ms from their time, {1e3 * worst:+z.1f} ms at worst"
+    return Seen(late, told)
 
 
 @rule(

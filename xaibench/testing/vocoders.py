@@ -14,8 +14,7 @@ from xaibench.errors import AudioError, PluginError, XaibenchError
 from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
 from xaibench.testing.signals import voice
-from xaibench.testing.snapshots import changed
-from xaibench.testing.state import surroundings
+from xaibench.testing.snapshots import changed, of_shared
 
 #: Sample rates in Hz in the order in which they are tried.
 RATES = (16_000, 24_000, 22_050, 44_100, 48_000, 8_000)
@@ -169,9 +168,9 @@ def process_unchanged(subject: Subject) -> Seen:
     """Also generators of random numbers and settings."""
     given, hertz = recording(subject).copy(), rate(subject)
     with restored():
-        around = surroundings()
+        around = of_shared()
         subject.thing.function(given, hertz)
-        moved = changed(around, surroundings())
+        moved = changed(around, of_shared())
     if not np.array_equal(given, recording(subject)):
         moved = ["the waveform it was given", *moved]
     if moved:
