@@ -65,7 +65,7 @@ def test_index_info_and_verify_of_every_tree(command, tmp_path):
         words = [w for n, r in roots.items() for w in ("--root", r if n == "main" else f"{n}={r}")]
         code, out, err = command("data", "index", name, *words, "--on-error", "skip")
         assert code == 0, err
-        assert "never checked against the archive" in out
+        assert ("never checked against the archive" in out) == (name != "folder")  # a layout of ours has no archive
         files = int(re.search(r": ([\d,]+) files", out)[1])
         assert counts is None or files == sum(counts.values())
         code, out, err = command("data", "index", name, *words, "--on-error", "skip")

@@ -76,6 +76,11 @@ def forks(view): os.fork()
 @method
 def breeds(view): subprocess.Popen(["sleep", "1000"], start_new_session=True); os._exit(0)
 @method
+def scribbles(view):
+    for file in range(3, 30):
+        try: os.write(file, bytes([127, 255, 255, 255]))
+        except OSError: pass
+@method
 def eats(view):
     resource.setrlimit(resource.RLIMIT_AS, (2**33, resource.RLIM_INFINITY)); bytearray(2**34)
 @method
@@ -96,6 +101,7 @@ BAD = {
     "shapeless": "XaibenchError: shapeless returned shape (1, 2, 3), expected (B, F, T) = (1, 33, 126)",
     "doubles": "XaibenchError: doubles changed torch's default dtype for the whole process; it was restored",
     "breeds": "breeds: its process ended with exit code 0; given up after 2 utterances alone",
+    "scribbles": "scribbles wrote into its connection to the run; given up after 2 utterances alone",
     "eats": "MemoryError",
     "partly": "partly: its process was killed by signal 9 (SIGKILL, perhaps as memory ran out)",
 }

@@ -106,6 +106,14 @@ def entry(name: str, *, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
     return found
 
 
+def test_what_a_member_hides_beside_its_content_is_refused(pack, tmp_path):
+    hiding = entry(RUN)
+    hiding.extra = b"\x99\x99\x04\x00mine"
+    assert "stores its files as they are" in refused(
+        zipped(tmp_path / "h.zip", (MANIFEST, b"{}"), (hiding, parts(pack)[RUN]))
+    )
+
+
 @pytest.mark.parametrize("mode", [stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o755, stat.S_IFIFO | 0o644, stat.S_IFCHR | 0o644])
 def test_links_folders_and_devices_are_refused(pack, tmp_path, mode):
     members = parts(pack)
@@ -251,6 +259,7 @@ def test_a_short_file_that_says_it_is_huge_is_refused(pack, tmp_path):
         (lambda r: r.pop("identity"), "identity"),
         (lambda r: r["identity"]["grid"].update(n_fft=1 << 30), "whole number"),
         (lambda r: r["identity"]["grid"].update(hop=1), "hop of 1"),
+        (lambda r: r["identity"]["grid"].update(hop=8, n_fft=64), "hop of 8 samples for windows of 64"),
         (lambda r: r["identity"]["grid"].update(hop=160.5), "whole number"),
         (lambda r: r["identity"].update(data="/etc/passwd"), "no data set"),
         (lambda r: r["identity"].update(seed=-1), "whole number"),

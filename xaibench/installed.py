@@ -75,7 +75,11 @@ def _packages() -> dict[str, Distribution]:
 def _requirements(who: Distribution) -> list[Requirement]:
     """What a package asks of the shared ones, extras aside."""
     found = []
-    for text in who.requires or ():
+    try:
+        asked = who.requires or ()
+    except UnicodeDecodeError:
+        return []  # damaged metadata: there is nothing to compare with
+    for text in asked:
         try:
             wanted = Requirement(text)
         except InvalidRequirement:

@@ -16,9 +16,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 _LOOK = 0.02  # seconds between two looks at the answers
+_MARK = "XAIBENCH_ASKED_BY"  # variable by which what a process started is known
 
 
 def ask(function: str, questions: Sequence[str], *, seconds: float, lost: int | None = None) -> dict[str, Any]:
@@ -44,22 +46,39 @@ class Silent(str):
 
 def _process(function: str, questions: list[str], seconds: float) -> tuple[list[Any], str]:
     """Answers in the order of the questions, as many as came; and why no more did."""
-    code = f"import sys, json; sys.path[:] = json.loads(sys.argv[1])\nfrom {__name__} import answer; answer(*sys.argv[2:])"
-    command = [sys.executable, "-c", code, json.dumps(sys.path), function, *questions]
-    with tempfile.TemporaryFile() as written:
+    code = f"import sys, json; sys.path[:], *asked = json.load(sys.stdin)\nfrom {__name__} import answer; answer(*asked)"
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    with tempfile.TemporaryFile() as written, tempfile.TemporaryFile() as asked:  # a command line has no room for thousands
+        asked.write(json.dumps([sys.path, function, *questions]).encode())
+        asked.seek(0)
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, "-c", code], stdin=asked, stdout=written, stderr=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, _MARK: mark},
         )  # fmt: skip
         late = _late(process, written, seconds)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # and whatever it started
         status = process.wait()
+        _end_all(mark)
         written.seek(0)
         lines = [line for line in written.read().splitlines(keepends=True) if line.endswith(b"\n")]  # one may be cut off
-    answers = [json.loads(line) for line in lines[1:]]
+    answers: list[Any] = []
+    for line in lines[1:]:
+        try:
+            answers.append(json.loads(line))
+        except ValueError:  # somebody wrote into our file, or changed what writes there
+            return answers, "its answer cannot be read"
     if not lines:
         return answers, "could not be asked: a process of its own did not start"
     return answers, f"it took longer than {seconds:g} s" if late else ended(status)
+
+
+def _end_all(mark: str) -> None:
+    """End what a process of ours started in a session of its own: it has inherited the mark. Linux only."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if f"{_MARK}={mark}\0".encode() in environment.read_bytes():
+                os.kill(int(environment.parent.name), signal.SIGKILL)
 
 
 def _late(process: subprocess.Popen, written: IO[bytes], seconds: float) -> bool:

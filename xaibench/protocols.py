@@ -35,7 +35,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from xaibench.errors import PluginError
 from xaibench.types import Attribution, Axis, Utterance
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from xaibench.view import View
 
 GROUPS = ("countermeasures", "attributors", "metrics", "datasets", "vocoders")
+#: The same in the singular: what a user types.
+KINDS = tuple(group.removesuffix("s") for group in GROUPS)
 API_VERSION = 1
 #: Versions of the contract that this xaibench serves -> until when ("" for the current one).
 SERVED = {1: ""}
@@ -94,7 +96,6 @@ class TorchModule(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> object: ...
 
 
-@runtime_checkable
 class Countermeasure(TorchModule, Protocol):
     """A torch module `(B, N) -> logits (B, len(classes))`, cut in two at its *tap*.
 
@@ -154,6 +155,17 @@ class Countermeasure(TorchModule, Protocol):
         """Layers with `(B, C', F', T')` output, from input to output; the last one is the CAM family's default."""
 
     def __call__(self, waveform: Tensor, /) -> Tensor: ...
+
+
+def lacking(thing: object) -> tuple[str, ...]:
+    """What of a `Countermeasure` an object does not have; nothing for one that is one.
+
+    `isinstance` would not do: from Python 3.12 on it does not see the submodules of a torch module.
+
+    >>> lacking(object())[:2]
+    ('sample_rate', 'n_samples')
+    """
+    return tuple(name for name in vars(Countermeasure) if not name.startswith("_") and not hasattr(thing, name))
 
 
 class CountermeasureRecipe(Protocol):

@@ -16,14 +16,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
 from xaibench.cache import keep, kept
-from xaibench.errors import PluginError, XaibenchError, told
+from xaibench.errors import PluginError, XaibenchError, first_line, told
 from xaibench.manifest import Roots, read_manifest, remembered_roots
 from xaibench.metrics.catalog import METRICS
 from xaibench.probe import Silent, ask
@@ -57,25 +58,54 @@ class Plugin:
     def __str__(self) -> str:
         return f"{self.group.removesuffix('s')} {self.name!r} of {self.distribution} {self.version}"
 
+    @property
+    def package(self) -> str:
+        """The first part of its module's name."""
+        return re.split(r"[.:\s]", self.entry.value.strip(), maxsplit=1)[0]
+
 
 #: The distribution whose names nobody else can take, and which no setting leaves out.
 CORE = "xaibench"
 
 
 @cache
-def _installed() -> tuple[Plugin, ...]:
+def _looked() -> tuple[tuple[Plugin, ...], dict[str, str]]:
+    """Every plugin, and `packages/NAME` -> why the entry points of that package cannot be read."""
     found: dict[tuple[str, str, str, str], Plugin] = {}
+    damaged: dict[str, str] = {}
     groups = {f"xaibench.{group}" for group in GROUPS}
     for distribution in distributions():
-        ours = [entry for entry in distribution.entry_points if entry.group in groups]
+        try:
+            entries = list(distribution.entry_points)
+        except Exception as error:  # noqa: BLE001 - whatever wrote it: all other packages can be read
+            name, version = _called(distribution)
+            damaged[f"packages/{name}"] = (
+                f"entry_points.txt of {name} {version} cannot be read ({told(error)}); reinstall it"
+            )
+            continue
+        ours = [entry for entry in entries if entry.group in groups]
         if not ours:
             continue
-        name, version = distribution.metadata["Name"], distribution.version  # each parses the whole METADATA file
-        api = tuple(sorted(e.name for e in distribution.entry_points if e.group == "xaibench.api"))
+        name, version = _called(distribution)
+        api = tuple(sorted(e.name for e in entries if e.group == "xaibench.api"))
         for entry in ours:
             group = entry.group.removeprefix("xaibench.")
             found.setdefault((group, entry.name, name, entry.value), Plugin(group, entry.name, name, version, entry, api))
-    return tuple(sorted(found.values(), key=lambda p: (p.group, p.name, p.distribution)))
+    return tuple(sorted(found.values(), key=lambda p: (p.group, p.name, p.distribution))), damaged
+
+
+def _called(distribution: Distribution) -> tuple[str, str]:
+    """Name and version; where its metadata is damaged or lacks them, as its folder NAME-VERSION.dist-info says."""
+    folder = Path(str(getattr(distribution, "_path", "a package without a name"))).stem
+    name, _, version = folder.partition("-")
+    with suppress(Exception):
+        metadata = distribution.metadata  # parses the whole file
+        name, version = metadata["Name"] or name, metadata["Version"] or version
+    return first_line(name), first_line(version) or "(no version)"
+
+
+def _installed() -> tuple[Plugin, ...]:
+    return _looked()[0]
 
 
 @cache
@@ -103,7 +133,7 @@ def _normal(distribution: str) -> str:
 
 def look_again() -> None:
     """Forget what is installed: the next call looks anew."""
-    for cached in (_installed, _scan, _state_once, _told):
+    for cached in (_looked, _scan, _state_once, _told):
         cached.cache_clear()
 
 
@@ -155,6 +185,8 @@ def unfit(plugin: Plugin) -> str:
             f"{plugin} cannot be called that: a name is lower-case letters and digits, with '-', '+' or '@' after the "
             f"first, at most 64, and none of {', '.join(sorted(RESERVED))}"
         )
+    if not plugin.entry.pattern.match(plugin.entry.value):
+        return f"{plugin} points at {plugin.entry.value!r}; expected module:object in its entry point"
     if plugin.group == "metrics" and plugin.name in METRICS:
         return f"{plugin} is never used: the name belongs to xaibench"
     if not set(plugin.api or ("1",)) & set(map(str, SERVED)):
@@ -235,8 +267,8 @@ def problems() -> Mapping[str, str]:
 
     The answer is cached until any installed distribution or plugin file changes. Collisions are among them.
     """
-    told = {place: known["problem"] for place, known in _told(_wait(), state()).items() if "problem" in known}
-    return {**_claimed(), **told}
+    said = {place: known["problem"] for place, known in _told(_wait(), state()).items() if "problem" in known}
+    return {**_claimed(), **said, **_looked()[1]}
 
 
 def _claimed() -> dict[str, str]:
@@ -341,14 +373,17 @@ def state() -> str:
         if os.path.isdir(folder or "."):
             for found in sorted(os.scandir(folder or "."), key=lambda f: f.name):
                 if found.name.endswith((".dist-info", ".egg-info")):
-                    digest.update(f"{found.path}{found.stat().st_mtime_ns}\n".encode())
+                    digest.update(f"{found.path}{found.stat().st_mtime_ns}\n".encode(errors="surrogateescape"))
     for plugin in _scan():
         digest.update(f"{plugin.group}{plugin.name}{plugin.version}{plugin.entry.value}".encode())
-    for package in sorted({plugin.entry.module.partition(".")[0] for plugin in _scan()}):
-        spec = importlib.util.find_spec(package)
+    for package in sorted({plugin.package for plugin in _scan()}):
+        spec = None
+        with suppress(ImportError, ValueError):  # no package of that name, or no name of a package
+            spec = importlib.util.find_spec(package)
         files = [Path(spec.origin)] if spec and spec.origin else []
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             files += sorted(Path(folder).rglob("*.py"))
         for file in files:
-            digest.update(f"{file}{file.stat().st_mtime_ns}".encode())
+            with suppress(OSError):  # a link to nowhere, or just deleted
+                digest.update(f"{file}{file.stat().st_mtime_ns}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

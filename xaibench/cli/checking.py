@@ -24,7 +24,7 @@ def check(
     expect: Annotated[
         list[str] | None, typer.Option(metavar="RULE=REASON", help="A failure that has a reason, repeatable.")
     ] = None,
-    rule_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long one rule may take.")] = 300.0,
+    rule_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long one rule may take.")] = 120.0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Hold a plugin against every rule of its kind: one line a rule, with the number seen. Ends with 1 when one fails.
@@ -56,18 +56,17 @@ def _kind(name: str, kind: str | None) -> str:
     """The kind of a plugin of that name. Raises PluginError for none, and for several unless `kind` says which."""
     from xaibench import registry
     from xaibench.metrics.catalog import METRICS  # xaibench's own have no entry points
-    from xaibench.protocols import GROUPS
+    from xaibench.protocols import KINDS
 
-    kinds = [group.removesuffix("s") for group in GROUPS]
     if kind is not None:
-        if kind not in kinds:
-            raise PluginError(registry.unknown("kind", kind, kinds))
+        if kind not in KINDS:
+            raise PluginError(registry.unknown("kind", kind, list(KINDS)))
         if not (kind == "metric" and name in METRICS):
             registry.find(f"{kind}s", name)
         return kind
-    having = [k for k in kinds if name in registry.plugins(f"{k}s") or (k == "metric" and name in METRICS)]
+    having = [k for k in KINDS if name in registry.plugins(f"{k}s") or (k == "metric" and name in METRICS)]
     if not having:
-        everything = [*METRICS, *(n for group in GROUPS for n in registry.plugins(group))]
+        everything = [*METRICS, *(n for k in KINDS for n in registry.plugins(f"{k}s"))]
         raise PluginError(registry.unknown("plugin", name, everything))
     if len(having) > 1:
         raise PluginError(f"{name!r} is a {' and a '.join(having)}; say which: --kind {having[0]}")

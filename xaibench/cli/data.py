@@ -58,7 +58,7 @@ def data_index(
         print(f"  note: {note}")
     if layout.checked == "documentation":
         print("  the layout follows its authors' documentation; xaibench was never checked against the archive itself")
-    else:
+    elif layout.checked:
         print(f"  the layout was checked against: {layout.checked}")
     print(found.manifest)
 
@@ -83,7 +83,8 @@ def data_layouts() -> None:
             use = "segments: run --truth segments, evaluate"
         print(f"{layout.name}  {layout.title}")
         print(f"  xaibench data index {' '.join([layout.name, '--root DIR', *further])}")
-        print(f"  {use}; files: {counts or 'no published counts'}; checked against: {layout.checked}")
+        against = f"; checked against: {layout.checked}" if layout.checked else ""
+        print(f"  {use}; files: {counts or 'no published counts'}{against}")
         if layout.source:
             print(f"  {layout.source}")
 

@@ -8,7 +8,7 @@ import typer
 
 from xaibench.cli.app import app
 from xaibench.cli.output import console
-from xaibench.errors import XaibenchError
+from xaibench.errors import XaibenchError, first_line
 
 
 @app.command("list")
@@ -39,7 +39,7 @@ def list_(
             for claim in claims:
                 mine = "" if len(claims) > 1 and claim.distribution == registry.CORE else note
                 text = f"[red]{escape(mine)}[/red]" if mine else escape(registry.ageing(claim))
-                table.add_row(plugin, claim.distribution, claim.version, text)
+                table.add_row(*map(escape, (first_line(plugin), claim.distribution, claim.version)), text)
         if table.row_count:
             screen.print(table)
             screen.print()

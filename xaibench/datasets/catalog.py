@@ -1,7 +1,7 @@
 """Every data set of the field by name. Nothing is imported before it is asked for.
 
-`checked` in a layout says what it was held against. At present all of them say "documentation": they follow what the authors
-publish about their archives, and none has met the archives themselves.
+`checked` in a layout says what it was held against. At present all but `folder`, our own, say "documentation": they follow
+what the authors publish about their archives, and none has met the archives themselves.
 """
 
 from __future__ import annotations

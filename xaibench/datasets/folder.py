@@ -106,4 +106,5 @@ layout = Layout(
     licence="that of the recordings",
     citation="",
     source="",
+    checked="",
 )

@@ -69,7 +69,7 @@ class Layout:
     further_roots, optional_roots: names of further folders that it needs, and that it can take.
     paired:   every spoofed file has its bona fide twin in the set.
     kinds:    what sort of spoofing an attack is ("tts", "vc", "signal-processing", "neural"), for multi-class training.
-    checked:  "real files" or "documentation": what the layout was checked against.
+    checked:  "real files" or "documentation": what the layout was checked against; "" for a layout of xaibench's own.
     """
 
     name: str

@@ -34,7 +34,7 @@ from xaibench.errors import RunError
 from xaibench.harness import nursery
 from xaibench.harness.cell import singles
 from xaibench.harness.engine import Died, Engine
-from xaibench.harness.isolated import DONE, READY, RUNS, read
+from xaibench.harness.isolated import DONE, READY, RUNS, first, read
 from xaibench.harness.plan import Chunk
 from xaibench.harness.tasks import Combination, Task, combination
 from xaibench.harness.worker import Done, LostDevice, Remotely
@@ -47,6 +47,7 @@ OPENING = 600.0
 #: Characters of a process' output that are kept.
 TAIL = 4000
 _LOOK = 1.0  # seconds between two looks whether a silent process lives
+_AT_ONCE = 2**20  # bytes of an answer read in one go
 
 
 class Isolated(Engine):
@@ -227,6 +228,7 @@ class _Process:
     source: nursery.Nursery | nursery.Fresh
     said: bytes = b""
     running: str = ""  # whose code
+    _came: bytearray = field(default_factory=bytearray)
     _work: Remotely | None = None
     _over: bool = False
     _deaf: bool = False  # it closed its output
@@ -261,10 +263,17 @@ class _Process:
                     break
         except TimeoutError as error:
             raise self._died(f"took longer than {cell:g} s an utterance", late=True) from error
-        except (EOFError, OSError, ValueError) as error:
+        except ValueError as error:
+            self.end()
+            raise self._died("wrote into its connection to the run") from error
+        except (EOFError, OSError) as error:
             status = self.end(hung_up=True)
             raise self._died("closed its connection to the run" if status == nursery.STUCK else ended(status)) from error
-        answer = read(content)
+        try:
+            answer = read(content)
+        except RunError as error:
+            self.end()
+            raise self._died("gave an answer that cannot be read") from error
         if isinstance(answer, LostDevice):  # another process has it still
             raise self._died(answer.why)
         if kind == DONE:
@@ -273,17 +282,21 @@ class _Process:
 
     def _message(self, watch: _Watch) -> bytes:
         """Raises TimeoutError when time is up, EOFError when the process is gone."""
-        while True:
+        while (message := first(self._came)) is None:
             speaks: list[Any] = [self.connection] if self._deaf else [self.connection, self.paper]
             ready = wait(speaks, max(0.0, min(_LOOK, watch.left)))
             if self.paper in ready:
                 self._deaf = not self._hear()
             if self.connection in ready:
-                return self.connection.recv_bytes()
-            if watch.left <= 0:
+                new = os.read(self.connection.fileno(), _AT_ONCE)
+                if not new:
+                    raise EOFError
+                self._came += new
+            elif watch.left <= 0:
                 raise TimeoutError
             if not ready and not self.source.runs(self.process):
                 raise EOFError  # something that it started holds the connection open
+        return message
 
     def _hear(self) -> bool:
         """Take what it printed; False when there will be no more."""

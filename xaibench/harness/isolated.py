@@ -6,6 +6,8 @@ The run is told when a task begins, whose code runs (`guard.watched`), and what 
     a[name, utterances]  whose code begins, in JSON; ["", 0] when none runs
     d<pickle>            the task's `Done`
     x<pickle>            an error that is no method's
+
+What is sent to the run opens with `HEAD`, so that what a method writes into files that are not its own is told apart.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import faulthandler
 import json
 import os
 import pickle
+import struct
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -28,6 +31,8 @@ from xaibench.harness.tasks import Task
 from xaibench.harness.worker import Remotely  # what every task needs, imported before the fork
 
 READY, RUNS, DONE, ERROR = b"r", b"a", b"d", b"x"
+#: Before each message: a mark, and how many bytes follow.
+HEAD, MARK = struct.Struct("!8sQ"), b"xaibench"
 
 
 def work_off(connection: int, paper: int) -> None:
@@ -43,18 +48,36 @@ def work_off(connection: int, paper: int) -> None:
     run = Connection(connection)
     os.register_at_fork(after_in_child=run.close)  # what a method forks has nothing to say
     work: Any = None  # the first message brings a `Remotely`
-    with suppress(EOFError, OSError), watched(lambda name, count: run.send_bytes(RUNS + json.dumps([name, count]).encode())):
+    with suppress(EOFError, OSError), watched(lambda name, count: _say(run, RUNS + json.dumps([name, count]).encode())):
         while True:
             threads, new, task = pickle.loads(run.recv_bytes())
             work = new or work
             torch.set_num_threads(threads)
-            run.send_bytes(_answered(run, work, task))
+            _say(run, _answered(run, work, task))
+
+
+def _say(run: Connection, message: bytes) -> None:
+    left = memoryview(HEAD.pack(MARK, len(message)) + message)
+    while left:
+        left = left[os.write(run.fileno(), left) :]
+
+
+def first(came: bytearray) -> bytes | None:
+    """The first message of what came, taken away from it; None where it is not whole yet. Raises ValueError for noise."""
+    if not MARK.startswith(came[: len(MARK)]):
+        raise ValueError("what came is not from work_off")
+    end = HEAD.size + HEAD.unpack_from(came)[1] if len(came) >= HEAD.size else None
+    if end is None or len(came) < end:
+        return None
+    message = bytes(came[HEAD.size : end])
+    del came[:end]
+    return message
 
 
 def _answered(run: Connection, work: Remotely, task: Task) -> bytes:
     try:
         work.ready(task)
-        run.send_bytes(READY)
+        _say(run, READY)
         return DONE + pickle.dumps(work(task))
     except XaibenchError as error:
         return ERROR + pickle.dumps(error)

@@ -150,5 +150,5 @@ def cell_fingerprint(pair: str, metric: str) -> str:
     """The fingerprint of a cell, from its pair's: the same for our metrics, and that with the source of a plugin's."""
     if metric in catalog.METRICS:
         return pair
-    source = source_hash(registry.find("metrics", metric).entry.module.partition(".")[0])
+    source = source_hash(registry.find("metrics", metric).package)
     return hashlib.sha256(f"{pair}{source}".encode()).hexdigest()[:16]

@@ -231,7 +231,7 @@ def _stamp(
     for name in spec.countermeasures:
         loaded = bench.countermeasure(name)
         known = cms.get(name, {})
-        package = registry.find("countermeasures", name).entry.module.partition(".")[0]
+        package = registry.find("countermeasures", name).package
         source = [source_hash(package), source_hash("xaibench")]
         basis = plain(
             {"weights": loaded.weights, "options": loaded.options, "source": source, "eer_pairs": len(judged)}

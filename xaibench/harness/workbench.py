@@ -217,7 +217,7 @@ class Workbench:
             "route": route,
             "n_samples": cm.module.n_samples,
             "band": self.corpus.valid_band,
-            "sources": sorted(source_hash(p.entry.module.partition(".")[0]) for p in sources),
+            "sources": sorted(source_hash(p.package) for p in sources),
             "versions": versions(("torch", "torchaudio", "soundfile", "numpy", "captum", "grad-cam", "shap", "zennit")),
             "references": [p.id for p in reference_pairs(self.corpus, most=PRIOR_PAIRS)],
         }

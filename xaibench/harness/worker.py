@@ -84,7 +84,7 @@ def facts(bench: Workbench, spec: RunSpec | None = None) -> dict[str, str]:
     found |= {f"weights of {name}": bench.countermeasure(name).weights[:12] for name in spec.countermeasures}
     packages = {"xaibench"}
     for group, names in (("countermeasures", spec.countermeasures), ("attributors", spec.attributors)):
-        packages |= {registry.find(group, name).entry.module.partition(".")[0] for name in names}
+        packages |= {registry.find(group, name).package for name in names}
     found |= {f"code of {name}": source_hash(name)[:12] for name in sorted(packages)}
     return {**found, f"manifest of {bench.corpus.name}": bench.corpus.hash[:12]}
 

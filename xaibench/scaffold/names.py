@@ -15,9 +15,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from xaibench import registry
 from xaibench.errors import PluginError
 from xaibench.metrics.catalog import METRICS
-from xaibench.protocols import GROUPS, NAME, RESERVED
-
-KINDS = tuple(group.removesuffix("s") for group in GROUPS)
+from xaibench.protocols import KINDS, NAME, RESERVED
 
 
 @dataclass(frozen=True)

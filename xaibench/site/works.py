@@ -150,7 +150,32 @@ _PERTURBATIONS = (
         "Understanding Deep Networks via Extremal Perturbations and Smooth Masks"),
 )  # fmt: skip
 
+_NETWORKS = (
+    Work("abnar2020rollout", "inproceedings", _authors("Abnar, Samira; Zuidema, Willem"),
+         "Quantifying Attention Flow in Transformers",
+         "Annual Meeting of the Association for Computational Linguistics (ACL)", 2020, arxiv="2005.00928"),
+    _in("achtibat2024attnlrp", _ICML, 2024, "2402.05602",
+        "Achtibat, Reduan; Vakilzadeh Hatefi, Sayed Mohammad; Dreyer, Maximilian; Jain, Aakriti; Wiegand, Thomas; "
+        "Lapuschkin, Sebastian; Samek, Wojciech",
+        "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers"),
+    _in("chefer2021generic", _ICCV, 2021, "2103.15679", "Chefer, Hila; Gur, Shir; Wolf, Lior",
+        "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers"),
+    _in("grinberg2025gatr", _ICASSP, 2025, "2501.13887",
+        "Grinberg, Petr; Kumar, Ankur; Koppisetti, Surya; Bharaj, Gaurav",
+        "What Does an Audio Deepfake Detector Focus on? A Study in the Time Domain"),
+    _in("grinberg2025diffusion", "Interspeech", 2025, "2506.03425",
+        "Grinberg, Petr; Kumar, Ankur; Koppisetti, Surya; Bharaj, Gaurav",
+        "A Data-Driven Diffusion-based Approach for Audio Deepfake Explanations"),
+    Work("jethani2022fastshap", "inproceedings",
+         _authors("Jethani, Neil; Sudarshan, Mukund; Covert, Ian; Lee, Su-In; Ranganath, Rajesh"),
+         "FastSHAP: Real-Time Shapley Value Estimation",
+         "International Conference on Learning Representations (ICLR)", 2022, arxiv="2107.07436"),
+)  # fmt: skip
+
 _COUNTERMEASURES = (
+    Work("sahidullah2015features", "inproceedings", _authors("Sahidullah, Md; Kinnunen, Tomi; Hanilçi, Cemal"),
+         "A Comparison of Features for Synthetic Speech Detection", "Interspeech", 2015,
+         says=("sahidullah", "interspeech 2015")),
     _in("jung2022aasist", _ICASSP, 2022, "2110.01200",
         "Jung, Jee-weon; Heo, Hee-Soo; Tak, Hemlata; Shim, Hye-jin; Chung, Joon Son; Lee, Bong-Jin; Yu, Ha-Jin; "
         "Evans, Nicholas", "AASIST: Audio Anti-Spoofing using Integrated Spectro-Temporal Graph Attention Networks"),
@@ -212,4 +237,4 @@ _DATA = (
          says=("frank", "schönherr", "2021")),
 )  # fmt: skip
 
-WORKS = (*_CAMS, *_GRADIENTS, *_PERTURBATIONS, *_COUNTERMEASURES, *_DATA)
+WORKS = (*_CAMS, *_GRADIENTS, *_PERTURBATIONS, *_NETWORKS, *_COUNTERMEASURES, *_DATA)

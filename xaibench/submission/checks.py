@@ -16,7 +16,7 @@ from xaibench.harness.device import choose_device
 from xaibench.harness.environment import environment
 from xaibench.harness.plan import source_hash
 from xaibench.leaderboard.table import unknown_metrics
-from xaibench.submission.pack import BOARD, fit, shown
+from xaibench.submission.pack import BOARD, fit, number, shown
 from xaibench.submission.remeasure import SECTION, Own, Section
 from xaibench.submission.rows import LINE, board_lines, with_run_facts
 from xaibench.submission.stated import Stated
@@ -45,12 +45,12 @@ def board_follows(board: Sequence[Any], said: Stated, rows: pd.DataFrame) -> Che
     for numbers, within in ((("n", "mean"), 1e-9), (("low", "high", "skill", "skill_low", "skill_high"), 1e-6)):
         wrong = [(k, n) for k in found for n in numbers if not _same(found[k][n], claimed[k].get(n), within)]
         if wrong:
-            key, number = wrong[0]
+            key, end = wrong[0]
             text = (
-                f"{len(wrong)} numbers of its board do not follow from its rows: {number} of {' / '.join(key[2:])} is "
-                f"{shown(claimed[key].get(number))}, its rows give {found[key][number]}"
+                f"{len(wrong)} numbers of its board do not follow from its rows: {end} of {' / '.join(key[2:])} is "
+                f"{shown(claimed[key].get(end))}, its rows give {found[key][end]}"
             )
-            older = number not in ("n", "mean") and _versions(said) != _here()
+            older = end not in ("n", "mean") and _versions(said) != _here()
             return Check("board", None if older else False, text + ("; intervals of another version" if older else ""))
     return Check("board", True, f"all {len(found):,} lines of its board follow from its rows")
 
@@ -58,9 +58,8 @@ def board_follows(board: Sequence[Any], said: Stated, rows: pd.DataFrame) -> Che
 def _same(ours: Any, theirs: Any, within: float) -> bool:
     if ours is None or theirs is None:
         return ours is None and theirs is None
-    if isinstance(theirs, bool) or not isinstance(theirs, int | float) or abs(theirs) > 1e300:
-        return False
-    return math.isclose(ours, theirs, rel_tol=within, abs_tol=within)
+    said = number(theirs)
+    return said is not None and math.isclose(ours, said, rel_tol=within, abs_tol=within)
 
 
 def _versions(said: Stated) -> tuple[Any, Any]:

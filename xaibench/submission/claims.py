@@ -14,14 +14,13 @@ Croce et al. 2021).
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xaibench.errors import SubmissionError
-from xaibench.submission.pack import shown
+from xaibench.submission.pack import number, shown
 
 NEEDED = {"method": str, "countermeasure": str, "metric": str, "value": float, "source": str}
 OPTIONAL = {"route": str, "truth": str}
@@ -46,16 +45,15 @@ def checked_claims(claims: Any, board: Sequence[Mapping[str, Any]], where: str) 
     """The same claims, each of the right form and about one line of the board at least. Raises SubmissionError."""
     if not isinstance(claims, list) or len(claims) > MOST:
         raise SubmissionError(f"{where}: expected a list of at most {MOST} claims")
-    for number, claim in enumerate(claims, 1):
-        who = f"{where}: claim {number}"
+    for place, claim in enumerate(claims, 1):
+        who = f"{where}: claim {place}"
         if not isinstance(claim, dict):
             raise SubmissionError(f"{who}: expected a table")
         wrong = [k for k in claim if k not in NEEDED and k not in OPTIONAL] + [k for k in NEEDED if k not in claim]
         if wrong:
             raise SubmissionError(f"{who}: {shown(wrong[0])} is missing or unknown; expected {', '.join(NEEDED)}")
-        value = claim["value"]
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or not math.isfinite(value):
-            raise SubmissionError(f"{who}: value {shown(value)} is not a finite number")
+        if number(claim["value"]) is None:
+            raise SubmissionError(f"{who}: value {shown(claim['value'])} is not a finite number")
         for key in claim.keys() - {"value"}:
             if not isinstance(claim[key], str) or not claim[key].strip() or len(claim[key]) > LONGEST:
                 raise SubmissionError(f"{who}: {key} must be a text of 1 to {LONGEST} characters, got {shown(claim[key])}")

@@ -169,6 +169,16 @@ def shown(text: Any, most: int = 60) -> str:
     return ascii(quoted)
 
 
+def number(value: Any) -> float | None:
+    """A number of a stranger's JSON; None for anything else, and for one so large that sums overflow.
+
+    >>> number(3), number(True), number(10**400), number("3")
+    (3.0, None, None, None)
+    """
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain and abs(value) < 1e300 else None
+
+
 def _depth(value: Any) -> int:
     """How deep brackets are nested, counted no further than one beyond `DEEPEST`."""
     depth, level = 0, [value]

@@ -31,7 +31,7 @@ from xaibench.submission.checks import (
     plan_is_whole,
 )
 from xaibench.submission.claims import checked_claims, lines_of
-from xaibench.submission.pack import CLAIMS, fit, read_pack
+from xaibench.submission.pack import CLAIMS, fit, number, read_pack
 from xaibench.submission.remeasure import SECTION, Own, Section, compute_again, fingerprints, open_section
 from xaibench.submission.rows import read_table
 from xaibench.submission.sample import draw
@@ -154,5 +154,4 @@ def _claims(claims: Sequence[Mapping[str, Any]], board: Sequence[Mapping[str, An
 
 def _stated(line: Mapping[str, Any], end: str) -> float | None:
     """A number of a stranger's board; None for what is none."""
-    value = line.get(end)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 else None
+    return number(line.get(end))

@@ -8,7 +8,6 @@ which the harness withdraws a method from a board (`xaibench.harness.preflight`)
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ from xaibench.harness.preflight import (
 )
 from xaibench.protocols import Attributor
 from xaibench.testing import toys
+from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
 from xaibench.testing.stages import LINEAR, explain, map_of, stages, values_of
 from xaibench.types import Attribution
@@ -155,7 +155,7 @@ def seeded(subject: Subject) -> Seen:
     """The generators of torch, numpy and `random` stand elsewhere at the second run."""
     here = stages(subject)
     stage, first = here.main
-    with _elsewhere():
+    with restored(seed=987_654):
         second = map_of(here.attributor, stage.view())
     gap = gap_of(first, second) if first.shape == second.shape else float("inf")
     if not gap <= SAME:
@@ -327,21 +327,3 @@ def _bare(view: View, needs: frozenset[str]) -> View:
         truth=view.truth if "truth" in needs else None, prior=view.prior if "prior" in needs else None,
         layers=view.layers if "layers" in needs else (), intrinsic=view.intrinsic if "intrinsic" in needs else {},
     )  # fmt: skip
-
-
-# ---- helpers ---------------------------------------------------------------------------------------------------------
-
-
-class _elsewhere:
-    """Within the block every global generator stands elsewhere; afterwards all stand where they stood."""
-
-    def __enter__(self) -> None:
-        self.before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
-        torch.default_generator.manual_seed(987_654)
-        np.random.seed(987_654)
-        random.seed(987_654)
-
-    def __exit__(self, *_: object) -> None:
-        torch.random.set_rng_state(self.before[0])
-        np.random.set_state(self.before[1])
-        random.setstate(self.before[2])

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-import gc
 import tempfile
 import time
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from xaibench.protocols import Countermeasure
 from xaibench.testing.countermeasures import SAME, built, gap, heard, logits, same, tensors
 from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
-from xaibench.testing.snapshots import changed, of_module, of_shared
+from xaibench.testing.snapshots import alive, changed, of_module, of_shared
 from xaibench.weights import load_weights, read_card, save_weights
 
 #: No-grad calls that must not add tensors; a countermeasure whose calls take long gets as many as fit in `SECONDS`.
@@ -150,9 +149,3 @@ def memory(subject: Subject) -> Seen:
 def _network(cm: Countermeasure) -> nn.Module:
     """The countermeasure as what it is."""
     return cast(nn.Module, cm)
-
-
-def alive() -> int:
-    """How many tensors there are."""
-    gc.collect()
-    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())

@@ -25,7 +25,7 @@ from xaibench.testing.devices import on_another, on_device
 from xaibench.testing.generic import import_of
 from xaibench.testing.restoring import restored
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
-from xaibench.testing.snapshots import changed, of_generators, of_model, of_process, of_view
+from xaibench.testing.snapshots import alive, changed, of_generators, of_model, of_process, of_view
 from xaibench.testing.stages import LINEAR, Stage, explain, stages
 from xaibench.view import View
 
@@ -210,15 +210,15 @@ def memory(subject: Subject) -> Seen:
     tracing = tracemalloc.is_tracing()
     try:
         _call(method, view, WARM_UP)
-        alive = _alive()
+        first = alive()
         _call(method, view, CALLS - TRACED)
         if not tracing:
             tracemalloc.start()
         _call(method, view, WARM_UP)  # what is kept for one call is replaced by the next
-        _alive()
+        alive()
         before = tracemalloc.get_traced_memory()[0]
         _call(method, view, TRACED - WARM_UP)
-        tensors = (_alive() - alive) / CALLS
+        tensors = (alive() - first) / CALLS
         growth = (tracemalloc.get_traced_memory()[0] - before) / (TRACED - WARM_UP)
     finally:
         if not tracing:
@@ -235,11 +235,6 @@ def memory(subject: Subject) -> Seen:
 def _call(method: Attributor, view: View, times: int) -> None:
     for _ in range(times):
         explain(method, view)
-
-
-def _alive() -> int:
-    gc.collect()
-    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
 
 
 def _cheap(attributor: Attributor, stage: Stage) -> Attributor:

@@ -17,16 +17,17 @@ SEED = 86_753_091
 
 
 @contextmanager
-def restored() -> Iterator[None]:
+def restored(*, seed: int = SEED) -> Iterator[None]:
     """After the block torch's settings, the surroundings, the generators and the filters of warnings are as before.
 
-    Within it the generators begin in a state that no plugin sets, so that one that seeds them is seen every time.
+    Within it the generators begin at `seed`, by default one that no plugin sets, so that one that seeds them is seen every
+    time.
     """
     settings, around, filters = guard.settings(), guard.surroundings(), list(warnings.filters)
     generators = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(SEED)
-    np.random.seed(SEED)
-    random.seed(SEED)
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
     try:
         yield
     finally:

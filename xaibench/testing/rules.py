@@ -18,12 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from xaibench.errors import PluginError, Unsupported, XaibenchError, told
-from xaibench.protocols import GROUPS
+from xaibench.protocols import KINDS
 
 T = TypeVar("T")
 
-#: The five kinds, in the singular: what a user types.
-KINDS = tuple(group.removesuffix("s") for group in GROUPS)
 #: In the place of a kind: a rule that holds for all of them.
 EVERY = "every kind"
 

@@ -7,6 +7,7 @@ changed(before, of_process())      the labels of what differs, in the words of a
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import warnings
@@ -73,6 +74,12 @@ def of_view(view: View) -> Facts:
         tensors |= {f"truth's {n}": getattr(view.truth, n) for n in ("values", "region", "valid")}
     there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     return {name: (t.detach().clone(), t.requires_grad, t.grad is None) for name, t in there.items()}
+
+
+def alive() -> int:
+    """How many tensors there are."""
+    gc.collect()
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
 
 def changed(before: Facts, after: Facts) -> list[str]:

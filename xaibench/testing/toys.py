@@ -51,7 +51,7 @@ class Toy(nn.Module):
         super().__init__()
         self.n_samples = n_samples
         self.frontend: nn.Module = LogPower(GRID)
-        self.frontend.fit(0.1 * torch.randn(8, N_SAMPLES, generator=_generator(0)))
+        self.frontend.fit(0.1 * torch.randn(8, n_samples, generator=_generator(0)))
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.backend(self.frontend(waveform))
