@@ -20,6 +20,7 @@ from pandas.testing import assert_frame_equal
 from xaibench.errors import AudioError, CheckpointError, ManifestError, PluginError, RunError
 from xaibench.harness.known import known_metrics, known_names
 from xaibench.harness.plan import batches, ordered_pairs, reference_pairs
+from xaibench.harness.preflight import check_countermeasure
 from xaibench.harness.results import Store
 from xaibench.harness.run import run
 from xaibench.harness.workbench import Workbench
@@ -400,3 +401,15 @@ def test_progress_tells_the_truth(root, tmp_path, monkeypatch):
     done = [s.done for s in steps if s.phase == "cells"]
     assert done == sorted(done) and done[-1] == steps[-1].total == summary.computed
     assert 0 < summary.seconds <= time.perf_counter() - started
+
+
+@pytest.mark.parametrize("aside", [0.5, float("nan")])
+def test_a_tap_that_is_no_true_cut_makes_a_countermeasure_void(root, monkeypatch, aside):
+    toybench.install(monkeypatch)
+    bench = Workbench(toybench.spec(root, "energy"))
+    cm, chosen = bench.countermeasure("toy").module, ordered_pairs(bench.corpus, "eval")
+    assert check_countermeasure(bench, "toy", chosen)[0] == ""
+    cm.forward = lambda x: cm.backend.forward(cm.frontend(x))  # past what follows, which a call of the back end meets
+    cm.backend.register_forward_hook(lambda module, given, logits: logits + aside)
+    sentence, _ = check_countermeasure(bench, "toy", chosen)
+    assert "its tap is not a true cut: backend(frontend(x)) differs from the whole by" in sentence

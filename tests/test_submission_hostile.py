@@ -25,7 +25,7 @@ from xaibench.submission.pack import BOARD, MANIFEST, ROWS, RUN, bounded_json, j
 from xaibench.submission.rows import read_table
 from xaibench.submission.stated import stated
 from xaibench.submission.submit import pack_run
-from xaibench.submission.verdict import Cell, Check, Claim, Verdict
+from xaibench.submission.verdict import Cell, Claim, Question, Verdict
 
 ESCAPE, BIDI = "\x1b]0;owned\x07", "a\u202eb"
 
@@ -296,7 +296,7 @@ NASTY = "`<script>alert(1)</script>` | [x](javascript:y) ![i](//e.org/p) @everyo
 def verdict(text: str) -> Verdict:
     cell = Cell(text, text, text, text, text, text, text, text, None, text, None, 0.0, None, text)
     claim = Claim(text, text, text, text, text, 0.5, text, 0.4, 0.3, 0.5, 1, 1)
-    return Verdict("a" * 64, 0, 10, (Check(text, None, text),), (cell,), (text,), (text,), (claim,))
+    return Verdict("a" * 64, 0, 10, (Question(text, None, text),), (cell,), (text,), (text,), (claim,))
 
 
 def test_a_strangers_text_stays_text():

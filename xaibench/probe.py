@@ -28,15 +28,17 @@ def ask(function: str, questions: Sequence[str], *, seconds: float, lost: int | 
 
     seconds: how long one may take. One without an answer, as it raised or worse, has the reason as `Silent`.
     lost: after so many without an answer the rest is not asked, and not among the answers; None for all.
+
+    What ends its process is asked once more, in a process where nothing was asked before: the one before may be to blame.
     """
     found: dict[str, Any] = {}
     left = list(questions)
     while left and (lost is None or sum(isinstance(said, Silent) for said in found.values()) < lost):
-        answers, reason = _process(function, left, seconds)
+        answers, reason, late = _process(function, left, seconds)
         found |= dict(zip(left, answers, strict=False))
-        if len(answers) < len(left):
-            found[left[len(answers)]] = Silent(reason)
-        left = left[len(answers) + 1 :]
+        left = left[len(answers) :]
+        if left and (late or not answers):
+            found[left.pop(0)] = Silent(reason)
     return found
 
 
@@ -44,8 +46,8 @@ class Silent(str):
     """Why there is no answer: "its process ended with exit code 7"."""
 
 
-def _process(function: str, questions: list[str], seconds: float) -> tuple[list[Any], str]:
-    """Answers in the order of the questions, as many as came; and why no more did."""
+def _process(function: str, questions: list[str], seconds: float) -> tuple[list[Any], str, bool]:
+    """Answers in the order of the questions, as many as came; why no more did, and whether it was for want of time."""
     code = f"import sys, json; sys.path[:], *asked = json.load(sys.stdin)\nfrom {__name__} import answer; answer(*asked)"
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     with tempfile.TemporaryFile() as written, tempfile.TemporaryFile() as asked:  # a command line has no room for thousands
@@ -67,10 +69,10 @@ def _process(function: str, questions: list[str], seconds: float) -> tuple[list[
         try:
             answers.append(json.loads(line))
         except ValueError:  # somebody wrote into our file, or changed what writes there
-            return answers, "its answer cannot be read"
+            return answers, "its answer cannot be read", False
     if not lines:
-        return answers, "could not be asked: a process of its own did not start"
-    return answers, f"it took longer than {seconds:g} s" if late else ended(status)
+        return answers, "could not be asked: a process of its own did not start", late
+    return answers, f"it took longer than {seconds:g} s" if late else ended(status), late
 
 
 def _end_all(mark: str) -> None:

@@ -64,6 +64,7 @@ class Plugin:
         return re.split(r"[.:\s]", self.entry.value.strip(), maxsplit=1)[0]
 
 
+IMPORT_FAILED = "failed to import"
 #: The distribution whose names nobody else can take, and which no setting leaves out.
 CORE = "xaibench"
 
@@ -215,7 +216,7 @@ def load(group: str, name: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PluginError(f"{where} failed to import: {told(error)}") from error
+        raise PluginError(f"{where} {IMPORT_FAILED}: {told(error)}") from error
     kind = _KINDS.get(group)
     if kind is not None and not isinstance(thing, kind):
         raise PluginError(f"{where} is of type {type(thing).__name__}, expected {kind.__name__} (see xaibench.protocols)")
@@ -357,11 +358,16 @@ def _told(seconds: float, state: str) -> Mapping[str, Mapping[str, Any]]:
         return found
     foreign = ((g, n) for g in GROUPS for n, claims in plugins(g).items() if _normal(claims[0].distribution) != CORE)
     places = ["/".join(place) for place in foreign]
-    found = ask(f"{__name__}:introduce", places, seconds=seconds)
+    introduced = f"{__name__}:introduce"
+    found = ask(introduced, places, seconds=seconds)
     for place, answer in found.items():
-        if isinstance(answer, Silent):
+        if isinstance(answer, dict) and IMPORT_FAILED in answer.get("problem", ""):
+            found |= ask(introduced, [place], seconds=seconds)  # alone: one imported before it may be to blame
+    for place, answer in found.items():
+        if not isinstance(answer, dict):
             group, _, name = place.partition("/")
-            found[place] = {"problem": f"{find(group, name)} failed to import: {answer}"}
+            why = answer if isinstance(answer, Silent) else "its answer cannot be read"
+            found[place] = {"problem": f"{find(group, name)} {IMPORT_FAILED}: {why}"}
     keep(store, found)
     return found
 

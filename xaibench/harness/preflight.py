@@ -24,7 +24,7 @@ from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.again import opposite
 from xaibench.metrics.detection import equal_error_rate
 from xaibench.project import project
-from xaibench.protocols import Attributor
+from xaibench.protocols import Attributor, Countermeasure
 from xaibench.scoring import score_recordings
 from xaibench.types import Pair
 from xaibench.view import View
@@ -83,12 +83,17 @@ def check_countermeasure(bench: Workbench, name: str, chosen: Sequence[Pair]) ->
             f"right order?"
         ), eer
     fake = torch.from_numpy(np.stack([audio.fit(r, cm.n_samples) for r in recordings[:2]])).to(bench.device)
-    with torch.no_grad():
-        whole, cut = cm(fake), cm.backend(cm.frontend(fake))
-    gap = float((whole - cut).abs().max() / whole.abs().max().clamp_min(1e-12))
-    if gap > CUT_TOLERANCE:
+    gap = cut_gap(cm, fake)
+    if not gap <= CUT_TOLERANCE:
         return f"its tap is not a true cut: backend(frontend(x)) differs from the whole by {gap:.1e} (relative)", eer
     return "", eer
+
+
+@torch.no_grad()
+def cut_gap(cm: Countermeasure, waveforms: Tensor) -> float:
+    """How far `backend(frontend(x))` is from the whole, as a share of the largest logit. Waveforms `(B, N)`."""
+    whole = cm(waveforms)
+    return float((whole - cm.backend(cm.frontend(waveforms))).abs().max() / whole.abs().max().clamp_min(1e-12))
 
 
 def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[Verdict, Explained | None]:
@@ -132,7 +137,7 @@ def check(bench: Workbench, prepared: Prepared, attributor_name: str) -> tuple[V
     baseline = baseline_of(attributor)
     if attributor.complete and baseline in prepared.view.fills:
         measured["completeness_gap"] = gap = completeness_gap(prepared.view, batch.on_view, baseline)
-        if gap > COMPLETENESS_TOLERANCE:
+        if not gap <= COMPLETENESS_TOLERANCE:
             problems.append(f"it declares completeness, but its sum misses the score difference by {gap:.0%} (median)")
     return Verdict("; ".join(problems), measured, batch.warnings, changed=changed), batch
 

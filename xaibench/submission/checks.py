@@ -20,7 +20,7 @@ from xaibench.submission.pack import BOARD, fit, number, shown
 from xaibench.submission.remeasure import SECTION, Own, Section
 from xaibench.submission.rows import LINE, board_lines, with_run_facts
 from xaibench.submission.stated import Stated
-from xaibench.submission.verdict import Check
+from xaibench.submission.verdict import Question
 
 
 def named_lines(board: Sequence[Any]) -> list[Mapping[str, Any]]:
@@ -31,17 +31,17 @@ def named_lines(board: Sequence[Any]) -> list[Mapping[str, Any]]:
     return list(board)
 
 
-def board_follows(board: Sequence[Any], said: Stated, rows: pd.DataFrame) -> Check:
+def board_follows(board: Sequence[Any], said: Stated, rows: pd.DataFrame) -> Question:
     """Does the pack's board follow from the pack's rows?"""
     gone = set(unknown_metrics(rows))
     found = {tuple(line[c] for c in LINE): line for line in board_lines(with_run_facts(rows, said.record))}
     claimed = {tuple(line[c] for c in LINE): line for line in named_lines(board) if line["metric"] not in gone}
     if len(claimed) != sum(line["metric"] not in gone for line in board):
-        return Check("board", False, "a line of its board is there twice")
+        return Question("board", False, "a line of its board is there twice")
     if set(found) != set(claimed):
         odd = sorted(set(found) ^ set(claimed))[0]
         side = "its board lacks" if odd in found else "its rows give no"
-        return Check("board", False, f"{side} {' / '.join(odd)}")
+        return Question("board", False, f"{side} {' / '.join(odd)}")
     for numbers, within in ((("n", "mean"), 1e-9), (("low", "high", "skill", "skill_low", "skill_high"), 1e-6)):
         wrong = [(k, n) for k in found for n in numbers if not _same(found[k][n], claimed[k].get(n), within)]
         if wrong:
@@ -51,8 +51,8 @@ def board_follows(board: Sequence[Any], said: Stated, rows: pd.DataFrame) -> Che
                 f"{shown(claimed[key].get(end))}, its rows give {found[key][end]}"
             )
             older = end not in ("n", "mean") and _versions(said) != _here()
-            return Check("board", None if older else False, text + ("; intervals of another version" if older else ""))
-    return Check("board", True, f"all {len(found):,} lines of its board follow from its rows")
+            return Question("board", None if older else False, text + ("; intervals of another version" if older else ""))
+    return Question("board", True, f"all {len(found):,} lines of its board follow from its rows")
 
 
 def _same(ours: Any, theirs: Any, within: float) -> bool:
@@ -71,7 +71,7 @@ def _here() -> tuple[Any, Any]:
     return xaibench.__version__, version("numpy")
 
 
-def plan_is_whole(said: Stated, section: Section, rows: pd.DataFrame) -> Check:
+def plan_is_whole(said: Stated, section: Section, rows: pd.DataFrame) -> Question:
     """Are all planned cells there, on the utterances that the plan names?"""
     where = " / ".join(section.key)
     ids = {f"{u}/{v}" for u, v in rows[["utterance", "vocoder"]].drop_duplicates().itertuples(index=False)}
@@ -79,25 +79,25 @@ def plan_is_whole(said: Stated, section: Section, rows: pd.DataFrame) -> Check:
         odd = sorted(ids ^ set(section.pairs))[0]
         side = "not one that the plan names" if odd in ids else "missing"
         text = f"{where}: the utterance {shown(odd)} is {side}; a run takes the first {said.pairs} pairs"
-        return Check("plan", False, text)
+        return Question("plan", False, text)
     planned = said.pairs * rows["metric"].nunique()
     short = {n: planned - c for n, c in rows["attributor"].value_counts().items() if 0 < c < planned}
     if len(ids) != said.pairs or short:
         name = next(iter(short), "it")
         text = f"{where}: cells are missing: {name} has {short.get(name, 0)} fewer than the {planned} planned"
-        return Check("plan", False, text)
+        return Question("plan", False, text)
     if not section.pairs:
-        return Check("plan", None, f"{where}: the data set is not here, so its utterances are not checked")
+        return Question("plan", None, f"{where}: the data set is not here, so its utterances are not checked")
     text = f"{where}: all {len(rows):,} planned cells are there, on the first {said.pairs} pairs of the split"
-    return Check("plan", True, text)
+    return Question("plan", True, text)
 
 
-def all_is_installed(section: Section) -> list[Check]:
+def all_is_installed(section: Section) -> list[Question]:
     """One open question for each thing that is missing here."""
-    return [Check("installed", None, f"{section.key[1]}: {fit(why)}") for why in dict.fromkeys(section.blocked.values())]
+    return [Question("installed", None, f"{section.key[1]}: {fit(why)}") for why in dict.fromkeys(section.blocked.values())]
 
 
-def fingerprints_follow(rows: pd.DataFrame, prints: pd.Series) -> Check:
+def fingerprints_follow(rows: pd.DataFrame, prints: pd.Series) -> Question:
     """Do the fingerprints follow from what is stated and what is installed?"""
     prints = prints.reindex(rows.index)
     count = {kind: int(prints.eq(kind).sum()) for kind in ("follows", "other", "")}
@@ -106,16 +106,16 @@ def fingerprints_follow(rows: pd.DataFrame, prints: pd.Series) -> Check:
         row = rows.loc[foreign.index[0]]
         whose = f"one of {row['attributor']} that of {foreign.iloc[0]}"
         text = f"{len(foreign)} rows carry the fingerprint of another cell: {whose}"
-        return Check("fingerprints", False, text)
+        return Question("fingerprints", False, text)
     known = rows.assign(follows=prints.eq("follows"))[prints.isin(["follows", "other"])]
     shares = known.groupby([*SECTION, "attributor", "metric"], observed=True)["follows"].mean()
     mixed = shares[(shares > 0) & (shares < 1)]
     if len(mixed):
         text = f"some rows of {mixed.index[0][3]} follow from what the pack states, and some do not"
-        return Check("fingerprints", False, text)
+        return Question("fingerprints", False, text)
     text = f"{count['follows']:,} of {len(rows):,} rows follow from what the pack states and what is installed here"
     if count["other"] == len(rows):
-        return Check(
+        return Question(
             "fingerprints", True, "no row is of the code, options and libraries here; values are compared all the same"
         )
     if count["other"]:
@@ -124,7 +124,7 @@ def fingerprints_follow(rows: pd.DataFrame, prints: pd.Series) -> Check:
         text += f"; {count['other']:,} were made by other code, options or libraries than those here ({few})"
     if count[""]:
         text += f"; {count['']:,} could not be asked"
-    return Check("fingerprints", True, text)
+    return Question("fingerprints", True, text)
 
 
 def differences(said: Stated, own: Own) -> tuple[bool, list[str]]:

@@ -18,7 +18,7 @@ AGREE, DISAGREE, CANNOT = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Check:
+class Question:
     """One question to the whole pack. `holds` is None where it cannot be told."""
 
     name: str
@@ -76,7 +76,7 @@ class Verdict:
     pack: str
     seed: int
     total: int
-    checks: tuple[Check, ...]
+    checks: tuple[Question, ...]
     cells: tuple[Cell, ...]
     differences: tuple[str, ...]
     options: tuple[str, ...]

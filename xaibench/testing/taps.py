@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xaibench.harness.preflight import CUT_TOLERANCE, cut_gap
 from xaibench.protocols import Countermeasure
-from xaibench.testing.countermeasures import NEAR, built, gap, heard, listed, logits
+from xaibench.testing.countermeasures import built, heard, listed, logits
 from xaibench.testing.rules import Broken, NotApplicable, Seen, Subject, rule
 from xaibench.testing.signals import noise
 from xaibench.types import Axis
@@ -62,11 +63,11 @@ def differentiable(cm: Countermeasure) -> None:
 def true_cut(subject: Subject) -> Seen:
     """Relative to the largest logit; what bypasses the tap can never be explained at it."""
     cm, waveforms = built(subject), heard(subject)
-    with torch.no_grad():
-        found = gap(logits(cm, waveforms), cm.backend(cm.frontend(waveforms)))
-    if not found <= NEAR:
+    found = cut_gap(cm, waveforms)
+    if not found <= CUT_TOLERANCE:
         raise Broken(
-            f"backend(frontend(x)) differs from the whole by {found:.2g} of the largest logit; expected at most {NEAR:g}. "
+            f"backend(frontend(x)) differs from the whole by {found:.2g} of the largest logit; expected at most "
+            f"{CUT_TOLERANCE:g}. "
             "Does forward use the waveform a second time, or a layer that is in neither?"
         )
     return Seen(found, f"backend(frontend(x)) and the whole differ by {found:.2g}")
