@@ -24,8 +24,9 @@ def breeds():
     Path("child").write_text(str(child.pid))
     return {}
 def mumbles():
-    json.dumps = lambda *a, **k: "no JSON"
-    return {}
+    for file in range(3, 20):
+        try: os.write(file, b"noise\\n")
+        except OSError: pass
 def breaks():
     sys.modules[__name__].victim = lambda: os._exit(3)
     return {}

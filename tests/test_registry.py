@@ -9,6 +9,7 @@ import pytest
 
 from xaibench import registry
 from xaibench.errors import PluginError
+from xaibench.installed import swapped
 
 TEN_LINES = '''
 """Magnitude of the gradient times the gradient's sign: a stranger's first method."""
@@ -228,3 +229,44 @@ def test_the_first_party_declares_its_version():
         p for g in registry.GROUPS for c in registry.plugins(g).values() for p in c if p.distribution.startswith("xaibench")
     }
     assert {p.api for p in ours} == {("1",)}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [(b"Metadata-Version: 2.1\nName: a-stranger\nVersion: 1.2.3\nAuthor: Caf\xe9\n", "1.2.3"), (b"", "1.2.3"),
+     (b"Name: a-stranger\n", "1.2.3"), (b"Name: a-stranger\nVersion: \x1b[31m1\n", " [31m1")],
+)  # fmt: skip
+def test_damaged_metadata_costs_a_package_neither_its_plugins_nor_anybody_else_theirs(site, metadata, said):
+    entries = {"attributors": {"signed-root": "stranger:signed_root"}}
+    publish(site, "a-stranger", "stranger", TEN_LINES, entries)
+    (site / "a_stranger-1.2.3.dist-info" / "METADATA").write_bytes(metadata)
+    plugin = registry.find("attributors", "signed-root")
+    assert plugin.distribution in ("a-stranger", "a_stranger") and plugin.version == said
+    assert registry.load("attributors", "signed-root").name == "signed-root"
+    assert swapped() == [] and "oracle" in registry.plugins("attributors")
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"[xaibench.attributors]\nno equals sign\n"])
+def test_damaged_entry_points_are_a_named_problem(site, damage):
+    publish(site, "a-stranger", "stranger", TEN_LINES, {})
+    (site / "a_stranger-1.2.3.dist-info" / "entry_points.txt").write_bytes(damage)
+    assert "oracle" in registry.plugins("attributors")
+    assert registry.problems()["packages/a-stranger"].startswith("entry_points.txt of a-stranger 1.2.3 cannot be read: ")
+
+
+@pytest.mark.parametrize("place", ["", "stranger", "a stranger:signed_root", "..:x"])
+def test_an_entry_point_to_nowhere_is_a_named_problem(site, place):
+    publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": place}})
+    with pytest.raises(PluginError, match=r"'signed-root' of a-stranger 1\.2\.3 (points at|failed to import: |is of type)"):
+        registry.load("attributors", "signed-root")
+    assert list(registry.problems()) == ["attributors/signed-root"]
+
+
+def test_a_package_that_breaks_others_as_it_is_imported_is_alone_to_blame(site):
+    breaks = "import xaibench.registry; xaibench.registry.unfit = None\n" + TEN_LINES
+    entries = {"attributors": {"signed-root": "stranger:signed_root"}}
+    publish(site, "a-stranger", "stranger", breaks, entries)
+    publish(
+        site, "b-stranger", "double", TEN_LINES.replace("signed-root", "z"), {"attributors": {"z": "double:signed_root"}}
+    )
+    assert registry.problems() == {}

@@ -252,11 +252,11 @@ def unknown(what: str, name: str, known: Mapping[str, Any] | list[str]) -> str:
     """The sentence for an unknown name.
 
     >>> unknown("attributor", "gradcam", ["grad-cam", "saliency"])
-    "unknown attributor 'gradcam'; did you mean 'grad-cam'? (xaibench list shows all)"
+    "unknown attributor 'gradcam'; did you mean 'grad-cam'? (`xaibench list` shows what is installed)"
     """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}?" if close else f"there are: {', '.join(sorted(known))}"
-    return f"unknown {what} {name!r}; {hint} (xaibench list shows all)"
+    return f"unknown {what} {name!r}; {hint} (`xaibench list` shows what is installed)"
 
 
 #: Seconds that one plugin may take to be imported when it is asked about; XAIBENCH_IMPORT_SECONDS changes it.
