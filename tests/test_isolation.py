@@ -101,7 +101,7 @@ BAD = {
     "shapeless": "XaibenchError: shapeless returned shape (1, 2, 3), expected (B, F, T) = (1, 33, 126)",
     "doubles": "XaibenchError: doubles changed torch's default dtype for the whole process; it was restored",
     "breeds": "breeds: its process ended with exit code 0; given up after 2 utterances alone",
-    "scribbles": "scribbles wrote into its connection to the run; given up after 2 utterances alone",
+    "scribbles": "scribbles: wrote into its connection to the run; given up after 2 utterances alone",
     "eats": "MemoryError",
     "partly": "partly: its process was killed by signal 9 (SIGKILL, perhaps as memory ran out)",
 }

@@ -9,7 +9,7 @@ import pytest
 
 from xaibench import registry
 from xaibench.errors import PluginError
-from xaibench.installed import swapped
+from xaibench.installed import remember, swapped
 
 TEN_LINES = '''
 """Magnitude of the gradient times the gradient's sign: a stranger's first method."""
@@ -243,26 +243,30 @@ def test_damaged_metadata_costs_a_package_neither_its_plugins_nor_anybody_else_t
     plugin = registry.find("attributors", "signed-root")
     assert plugin.distribution in ("a-stranger", "a_stranger") and plugin.version == said
     assert registry.load("attributors", "signed-root").name == "signed-root"
+    remember()
     assert swapped() == [] and "oracle" in registry.plugins("attributors")
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b"[xaibench.attributors]\nno equals sign\n"])
-def test_damaged_entry_points_are_a_named_problem(site, damage):
+def test_damaged_entry_points_are_a_named_problem(site, damage, monkeypatch):
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "")
     publish(site, "a-stranger", "stranger", TEN_LINES, {})
     (site / "a_stranger-1.2.3.dist-info" / "entry_points.txt").write_bytes(damage)
     assert "oracle" in registry.plugins("attributors")
-    assert registry.problems()["packages/a-stranger"].startswith("entry_points.txt of a-stranger 1.2.3 cannot be read: ")
+    assert registry.problems()["packages/a-stranger"].startswith("entry_points.txt of a-stranger 1.2.3 cannot be read (")
 
 
 @pytest.mark.parametrize("place", ["", "stranger", "a stranger:signed_root", "..:x"])
-def test_an_entry_point_to_nowhere_is_a_named_problem(site, place):
+def test_an_entry_point_to_nowhere_is_a_named_problem(site, place, monkeypatch):
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "a-stranger")
     publish(site, "a-stranger", "stranger", TEN_LINES, {"attributors": {"signed-root": place}})
     with pytest.raises(PluginError, match=r"'signed-root' of a-stranger 1\.2\.3 (points at|failed to import: |is of type)"):
         registry.load("attributors", "signed-root")
     assert list(registry.problems()) == ["attributors/signed-root"]
 
 
-def test_a_package_that_breaks_others_as_it_is_imported_is_alone_to_blame(site):
+def test_what_one_import_breaks_is_not_held_against_the_next(site, monkeypatch):
+    monkeypatch.setenv("XAIBENCH_PLUGINS", "a-stranger,b-stranger")
     breaks = "import xaibench.registry; xaibench.registry.unfit = None\n" + TEN_LINES
     entries = {"attributors": {"signed-root": "stranger:signed_root"}}
     publish(site, "a-stranger", "stranger", breaks, entries)
@@ -270,3 +274,24 @@ def test_a_package_that_breaks_others_as_it_is_imported_is_alone_to_blame(site):
         site, "b-stranger", "double", TEN_LINES.replace("signed-root", "z"), {"attributors": {"z": "double:signed_root"}}
     )
     assert registry.problems() == {}
+
+
+def test_what_an_import_moves_is_undone(site, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(site)
+    sets = "import os, torch; os.chdir('/'); torch.set_default_dtype(torch.float64); torch.autocast('cpu', torch.bfloat16).__enter__()\n"
+    publish(site, "a-stranger", "stranger", sets + TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
+    assert registry.load("attributors", "signed-root").name == "signed-root"
+    assert torch.get_default_dtype() is torch.float32 and not torch.is_autocast_enabled("cpu") and Path.cwd() == site
+
+
+@pytest.mark.parametrize("fields", ["options={1: 2}", "needs='gradients'", "function=None"])
+def test_an_attributor_that_is_put_together_wrongly_is_a_named_problem(site, fields):
+    source = f"""
+from xaibench.protocols import Attributor
+odd = Attributor(**{{"name": "odd", "paper": "none", "function": print, **dict({fields})}})
+"""
+    publish(site, "a-stranger", "stranger", source, {"attributors": {"odd": "stranger:odd"}})
+    with pytest.raises(PluginError, match=r"a-stranger 1\.2\.3 failed to import: PluginError: attributor 'odd'"):
+        registry.load("attributors", "odd")

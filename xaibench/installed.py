@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -40,12 +40,12 @@ def swapped() -> list[str]:
         for wanted in _requirements(who):
             have = now.get(wanted.name)
             if have is not None and not wanted.specifier.contains(have, prereleases=True):
-                notes.append(f"{name} {who.version} needs {wanted}, but {wanted.name} {have} is installed")
+                notes.append(f"{name} {registry.called(who)[1]} needs {wanted}, but {wanted.name} {have} is installed")
     before = kept(_memory())
     for shared, then in before.get("versions", {}).items():
         have = now.get(shared, "not installed")
         if have != then:
-            new = [f"{n} {w.version}" for n, w in packages.items() if before.get("packages", {}).get(n) != w.version]
+            new = [f"{n} {v}" for n, v in _named(packages).items() if before.get("packages", {}).get(n) != v]
             since = f"; new since then: {', '.join(new)}" if new else ""
             notes.append(
                 f"{shared} was {then} when xaibench last computed something here, and is {have} now{since}. If that was not "
@@ -56,7 +56,7 @@ def swapped() -> list[str]:
 
 def remember() -> None:
     """Take the versions of now for those of the last run. A home that cannot be written to remembers nothing."""
-    keep(_memory(), {"versions": versions(), "packages": {name: who.version for name, who in _packages().items()}})
+    keep(_memory(), {"versions": versions(), "packages": _named(_packages())})
 
 
 def _packages() -> dict[str, Distribution]:
@@ -70,6 +70,11 @@ def _packages() -> dict[str, Distribution]:
         except PackageNotFoundError:
             continue  # run from a source tree that is not installed
     return found
+
+
+def _named(packages: Mapping[str, Distribution]) -> dict[str, str]:
+    """The version of each, as the registry has it."""
+    return {name: registry.called(who)[1] for name, who in packages.items()}
 
 
 def _requirements(who: Distribution) -> list[Requirement]:

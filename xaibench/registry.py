@@ -15,8 +15,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -79,7 +79,7 @@ def _looked() -> tuple[tuple[Plugin, ...], dict[str, str]]:
         try:
             entries = list(distribution.entry_points)
         except Exception as error:  # noqa: BLE001 - whatever wrote it: all other packages can be read
-            name, version = _called(distribution)
+            name, version = called(distribution)
             damaged[f"packages/{name}"] = (
                 f"entry_points.txt of {name} {version} cannot be read ({told(error)}); reinstall it"
             )
@@ -87,7 +87,7 @@ def _looked() -> tuple[tuple[Plugin, ...], dict[str, str]]:
         ours = [entry for entry in entries if entry.group in groups]
         if not ours:
             continue
-        name, version = _called(distribution)
+        name, version = called(distribution)
         api = tuple(sorted(e.name for e in entries if e.group == "xaibench.api"))
         for entry in ours:
             group = entry.group.removeprefix("xaibench.")
@@ -95,7 +95,7 @@ def _looked() -> tuple[tuple[Plugin, ...], dict[str, str]]:
     return tuple(sorted(found.values(), key=lambda p: (p.group, p.name, p.distribution))), damaged
 
 
-def _called(distribution: Distribution) -> tuple[str, str]:
+def called(distribution: Distribution) -> tuple[str, str]:
     """Name and version; where its metadata is damaged or lacks them, as its folder NAME-VERSION.dist-info says."""
     folder = Path(str(getattr(distribution, "_path", "a package without a name"))).stem
     name, _, version = folder.partition("-")
@@ -212,7 +212,8 @@ def load(group: str, name: str) -> Any:
     if why := unfit(plugin):
         raise PluginError(why)
     try:
-        thing = plugin.entry.load()
+        with _undone(group):
+            thing = plugin.entry.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -223,6 +224,22 @@ def load(group: str, name: str) -> Any:
     if kind is not None and thing.name != name:
         raise PluginError(f"{where} calls itself {thing.name!r}; entry point and plugin must agree")
     return thing
+
+
+@contextmanager
+def _undone(group: str) -> Iterator[None]:
+    """An import that sets something of torch, or changes the working directory, would move the numbers and files of others."""
+    folder = os.getcwd()
+    try:
+        if group in ("datasets", "vocoders") and "torch" not in sys.modules:  # these may do without it
+            yield
+        else:
+            from xaibench.settings import unchanged
+
+            with unchanged():
+                yield
+    finally:
+        os.chdir(folder)
 
 
 def open_corpus(name: str, root: Roots | None = None) -> Corpus:

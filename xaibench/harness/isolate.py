@@ -45,7 +45,7 @@ TOO_LATE = 10
 #: Seconds for a process to open data and countermeasure, where cells have a time limit: nobody's fault, but an end.
 OPENING = 600.0
 #: Characters of a process' output that are kept.
-TAIL = 4000
+TAIL = 20_000
 _LOOK = 1.0  # seconds between two looks whether a silent process lives
 _AT_ONCE = 2**20  # bytes of an answer read in one go
 
