@@ -217,6 +217,15 @@ class Attributor:
     optional: bool = False  # True: too dear, or too special, for `all`: run by name only
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.needs) - set(NEEDS), key=str)
+        if unknown:
+            raise PluginError(
+                f"attributor {self.name!r} needs {', '.join(map(str, unknown))}; a view can offer: {', '.join(NEEDS)}"
+            )
+        if not callable(self.function) or not all(isinstance(option, str) for option in self.options):
+            raise PluginError(f"attributor {self.name!r} is a function and options by name; use the decorator `attributor`")
+
     def __call__(self, view: View) -> Attribution:
         """Explain a batch. Returns an `Attribution`; a bare tensor `(B, F, T)` is taken to be on the view's axes."""
         result = self.function(view, **self.options)
