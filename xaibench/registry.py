@@ -228,7 +228,7 @@ def load(group: str, name: str) -> Any:
 
 @contextmanager
 def _undone(group: str) -> Iterator[None]:
-    """An import that sets something of torch, or changes the working directory, would move the numbers and files of others."""
+    """An import that sets something of torch, or moves the working directory, would move the numbers and files of others."""
     folder = os.getcwd()
     try:
         if group in ("datasets", "vocoders") and "torch" not in sys.modules:  # these may do without it
