@@ -280,7 +280,7 @@ def test_what_an_import_moves_is_undone(site, monkeypatch):
     import torch
 
     monkeypatch.chdir(site)
-    sets = "import os, torch; os.chdir('/'); torch.set_default_dtype(torch.float64)\n"
+    sets = "import os, torch\nos.chdir('/'); torch.set_default_dtype(torch.float64)\n"
     sets += "torch.autocast('cpu', torch.bfloat16).__enter__()\n"
     publish(site, "a-stranger", "stranger", sets + TEN_LINES, {"attributors": {"signed-root": "stranger:signed_root"}})
     assert registry.load("attributors", "signed-root").name == "signed-root"

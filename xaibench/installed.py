@@ -82,8 +82,8 @@ def _requirements(who: Distribution) -> list[Requirement]:
     found = []
     try:
         asked = who.requires or ()
-    except UnicodeDecodeError:
-        return []  # damaged metadata: there is nothing to compare with
+    except (UnicodeDecodeError, OSError):
+        return []  # damaged metadata, or none: there is nothing to compare with
     for text in asked:
         try:
             wanted = Requirement(text)
