@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ import toybench
 from pandas.testing import assert_frame_equal
 from torch.nn.modules.module import register_module_forward_hook
 
+from xaibench import registry
 from xaibench.errors import PluginError, XaibenchError
 from xaibench.harness.guard import guarded
 from xaibench.harness.run import run
-from xaibench.protocols import Dataset, attributor
+from xaibench.protocols import Dataset, Metric, attributor
 from xaibench.types import Attribution
 
 
@@ -113,6 +115,54 @@ def test_a_misdeed_costs_its_own_cells_and_no_other_number(root, tmp_path, monke
     assert_frame_equal(others, clean.sort_values(keys)[kept].reset_index(drop=True), check_exact=True)
     assert torch.is_grad_enabled() and torch.get_default_dtype() is torch.float32
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and sys.getrecursionlimit() > 150
+
+
+def vandalise(evidence):
+    """Writes into all that it is shown."""
+    tensors = [evidence.on_view, evidence.attribution.values, evidence.truth.values, evidence.probe.untouched]
+    tensors += [evidence.probe.view.inputs, *evidence.probe.view.fills.values()]
+    tensors += [answer for kept in evidence._known.values() for answer in kept.values()]
+    for tensor in tensors:
+        tensor.fill_(0.5)
+    evidence.truth.region.fill_(True)
+    evidence.probe.valid.fill_(False)
+    return torch.zeros(len(evidence.on_view))
+
+
+def metric(name, function):
+    return Metric(name, "axioms", function, "higher", (0, 1), "none", "none", "always")
+
+
+vandal = metric("vandal", vandalise)
+numberless = metric("numberless", lambda evidence: 0.5)
+clumsy = metric("clumsy", lambda evidence: evidence.no_such_thing)
+
+
+def test_a_foreign_metric_harms_no_other_and_is_named(root, tmp_path, monkeypatch):
+    toybench.install(monkeypatch, "toy-gradient")
+    offered = [("vandal", "vandal"), ("numberless", "numberless"), ("clumsy", "clumsy")]
+    entries = [(name, EntryPoint(name, f"test_guard:{where}", "xaibench.metrics")) for name, where in offered]
+    theirs = tuple(registry.Plugin("metrics", name, "a-metric", "1.0", entry) for name, entry in entries)
+    known = registry._scan()
+    monkeypatch.setattr(registry, "_scan", lambda: known + theirs)
+    ours = ("drop-twin", "rank-accuracy")
+    names = (ours[0], "vandal", "numberless", "clumsy", ours[1])
+    done = run(toybench.spec(root, "toy-gradient", "random", metrics=names), tmp_path / "with")
+    run(toybench.spec(root, "toy-gradient", "random", metrics=ours), tmp_path / "without")
+    found, clean = (pd.read_parquet(tmp_path / n / "rows") for n in ("with", "without"))
+    keys = ["attributor", "utterance", "vocoder", "metric"]
+    theirs, found = found[~found.metric.isin(ours)], found[found.metric.isin(ours)]
+    kept = [*keys, "value", "status"]
+    found, clean = (rows.sort_values(keys)[kept].reset_index(drop=True) for rows in (found, clean))
+    assert_frame_equal(found, clean, check_exact=True)
+    said = {
+        "vandal": "ok ",
+        "numberless": "failed XaibenchError: metric numberless returned float, expected a real tensor (B,)",
+        "clumsy": "failed metric clumsy: AttributeError: 'Evidence' object has no attribute 'no_such_thing'",
+    }
+    assert {row.metric: f"{row.status} {row.note}" for row in theirs.itertuples()} == said
+    blamed = [p for p in done.problems if p.startswith("failed: ")]
+    assert [p.partition(" on ")[0] for p in blamed] == ["failed: metric numberless", "failed: metric clumsy"], blamed
 
 
 def test_settings_are_restored_after_a_crash_too():

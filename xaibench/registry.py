@@ -40,6 +40,7 @@ from xaibench.protocols import (
     Metric,
     Vocoder,
 )
+from xaibench.types import Utterance
 
 _KINDS = {"attributors": Attributor, "datasets": Dataset, "metrics": Metric, "vocoders": Vocoder}
 
@@ -250,19 +251,36 @@ def open_corpus(name: str, root: Roots | None = None) -> Corpus:
     """
     if str(name).endswith(".toml"):
         return read_manifest(Path(name), remembered_roots(Path(name), root))
-    dataset = load("datasets", name)
+    dataset, plugin = load("datasets", name), find("datasets", name)
+    who = f"data set {name!r} of {plugin.distribution} {plugin.version}"
     try:
-        return dataset.open(
+        corpus = dataset.open(
             {n: Path(r) for n, r in root.items()} if isinstance(root, Mapping) else Path(root) if root else None
         )
     except XaibenchError:
         raise
-    except Exception as error:
-        plugin = find("datasets", name)
-        raise PluginError(
-            f"data set {name!r} of {plugin.distribution} {plugin.version} could not be opened: {told(error)}; "
-            f"does it need --root?"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{who} could not be opened: {told(error)}; does it need --root?") from error
+    if why := _unsound(corpus):
+        raise PluginError(f"{who} {why}")
+    return corpus
+
+
+def _unsound(corpus: object) -> str:
+    """What is wrong with what a data set opened; "" where nothing is."""
+    if not isinstance(corpus, Corpus):
+        return f"opened as {type(corpus).__name__}, expected a Corpus"
+    known = set()
+    for utterance in corpus.utterances:
+        if not isinstance(utterance, Utterance):
+            return f"holds {first_line(repr(utterance))}, expected an Utterance"
+        which = utterance.source, utterance.vocoder, str(utterance.path)
+        if which in known:
+            return f"lists {utterance.path} twice; its pairs would count twice"
+        known.add(which)
+    if not corpus.valid_band[0] < corpus.valid_band[1]:
+        return f"has the valid band {corpus.valid_band}, expected (low, high) in Hz"
+    return ""
 
 
 def unknown(what: str, name: str, known: Mapping[str, Any] | list[str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -97,6 +99,24 @@ def test_an_import_that_ends_the_process_is_one_failure_and_the_next_is_asked(of
     assert "ended its process" in imported(module)["error"]
     offer()
     assert imported(registry.find("attributors", "mine").entry.module)["error"] == ""
+
+
+@pytest.mark.parametrize("worse", ["os._exit(7)", "time.sleep(1e6)"])
+def test_a_method_that_ends_or_holds_its_process_is_not_the_imports_fault(offer, tmp_path, monkeypatch, worse):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    offer("import os, time\n", suffix=f"\nmine = attributor(name='mine', paper='P')(lambda view: {worse})\n")
+    code = (
+        "import json, sys\nfrom xaibench.testing import probe, devices, snapshots, toys\nprobe.SECOND_SECONDS = 2.0\n"
+        "print(probe._forked(json.loads(sys.argv[1])))"
+    )
+    module = registry.find("attributors", "mine").entry.module
+    question = json.dumps({"module": module, "path": sys.path, "attributors": ["mine"]})
+    said = subprocess.run([sys.executable, "-c", code, question], check=True, capture_output=True, text=True).stdout
+    found = json.loads(said)
+    assert (found["error"], found["second"]) == ("", {}) and found["seconds"] > 0
+    left = [file.name for file in (tmp_path / "temporary").iterdir()]
+    assert [name for name in left if not name.startswith("torchinductor")] == []  # torch's own cache
 
 
 @pytest.mark.parametrize(

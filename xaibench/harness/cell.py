@@ -15,8 +15,8 @@ from torch import Tensor
 
 from xaibench.errors import RunError, Undefined, Unsupported, XaibenchError, first_line, told
 from xaibench.harness.again import asker
-from xaibench.harness.form import finite, fitting, real
-from xaibench.harness.guard import guarded
+from xaibench.harness.form import finite, fitting, real, scores
+from xaibench.harness.guard import guarded, private_evidence
 from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.sizes import is_out_of_memory, is_poisoned, lost_device, release, with_room
 from xaibench.harness.workbench import Prepared, Workbench
@@ -169,6 +169,8 @@ def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | N
                     raise
                 starved = is_out_of_memory(error)
                 status, note = "failed", told(error)
+                if name not in METRICS and f"metric {name}" not in note:
+                    note = f"metric {name}: {note}"
                 if len(chunk.pairs) == 1:
                     errors.append(traceback.format_exc())
         if starved:
@@ -244,9 +246,9 @@ class _Judge:
                 again=asker(bench, chunk, prepared, explain),
             )  # fmt: skip
         if metric.name in METRICS:
-            return _checked(metric.function(self._evidence), len(self.chunk.pairs), metric)
+            return scores(metric.name, metric.function(self._evidence), len(self.chunk.pairs))
         with guarded(f"metric {metric.name}", utterances=len(self.chunk.pairs)):
-            return _checked(metric.function(self._evidence), len(self.chunk.pairs), metric)
+            return scores(metric.name, metric.function(private_evidence(self._evidence)), len(self.chunk.pairs))
 
 
 def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
@@ -257,15 +259,6 @@ def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
         if wanted - resolves:
             return f"{' and '.join(sorted(wanted - resolves))}, {who} has none of its own"
     return ""
-
-
-def _checked(values: Tensor, count: int, metric: Metric) -> list[float]:
-    if tuple(values.shape) != (count,):
-        raise XaibenchError(f"metric {metric.name} returned shape {tuple(values.shape)}, expected ({count},)")
-    values = values.detach().double().cpu()  # to the host once, however much is asked there
-    if values.isinf().any():
-        raise XaibenchError(f"metric {metric.name} returned infinity")
-    return values.tolist()
 
 
 def _why_undefined(made: Explained, truth: Truth, index: int) -> str:

@@ -1,4 +1,7 @@
-"""The form of a map, one judgement each: a real tensor, `(B, F, T)` on its own axes, finite; XaibenchError otherwise."""
+"""The form of a map, one judgement each: a real tensor, `(B, F, T)` on its own axes, finite; and that of scores.
+
+XaibenchError for any other.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,18 @@ from xaibench.errors import XaibenchError
 from xaibench.types import Attribution, Axis
 
 
-def real(name: str, values: object) -> Tensor:
+def scores(name: str, values: object, count: int) -> list[float]:
+    """What a metric gave for `count` utterances, NaN where it has no value."""
+    values = real(f"metric {name}", values, form="(B,)")
+    if tuple(values.shape) != (count,):
+        raise XaibenchError(f"metric {name} returned shape {tuple(values.shape)}, expected ({count},)")
+    values = values.double().cpu()  # to the host once, however much is asked there
+    if values.isinf().any():
+        raise XaibenchError(f"metric {name} returned infinity")
+    return values.tolist()
+
+
+def real(name: str, values: object, *, form: str = "(B, F, T)") -> Tensor:
     """The values without their history, where they are a real tensor that holds its numbers one by one."""
     what = type(values).__name__
     if isinstance(values, Tensor):
@@ -19,7 +33,7 @@ def real(name: str, values: object) -> Tensor:
         what = _unlike(values)
         if not what:
             return values
-    raise XaibenchError(f"{name} returned {what}, expected a real tensor (B, F, T)")
+    raise XaibenchError(f"{name} returned {what}, expected a real tensor {form}")
 
 
 def _unlike(values: Tensor) -> str:

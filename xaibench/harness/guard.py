@@ -11,6 +11,7 @@ which learns from `watched` whose code runs.
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import random
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from xaibench.errors import XaibenchError, first_line
 from xaibench.settings import restore, settings
 from xaibench.view import View
 
+if TYPE_CHECKING:
+    from xaibench.metrics.evidence import Evidence
+
 #: Most sentences of warnings that are kept of a call, and most characters of what it prints.
 MOST_WARNINGS, MOST_PRINTED = 20, 500
 
@@ -36,7 +40,7 @@ MOST_WARNINGS, MOST_PRINTED = 20, 500
 def private_tensors(view: View) -> View:
     """The same view with copies of every tensor, so that writing into one changes nobody else's numbers."""
 
-    def copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    def own(tensor: torch.Tensor | None) -> torch.Tensor | None:
         return None if tensor is None else tensor.clone()
 
     truth = view.truth and replace(
@@ -44,13 +48,20 @@ def private_tensors(view: View) -> View:
         values=view.truth.values.clone(),
         region=view.truth.region.clone(),
         valid=view.truth.valid.clone(),
-        added=copy(view.truth.added),
+        added=own(view.truth.added),
     )
     return replace(
         view, inputs=view.inputs.clone(), fills={n: t.clone() for n, t in view.fills.items()},
-        references=view.references.clone(), energy=copy(view.energy), prior=copy(view.prior), truth=truth,
-        recordings=copy(view.recordings),
+        references=view.references.clone(), energy=own(view.energy), prior=own(view.prior), truth=truth,
+        recordings=own(view.recordings),
     )  # fmt: skip
+
+
+def private_evidence(evidence: Evidence) -> Evidence:
+    """The same evidence with copies of all that was measured, for a metric that is not ours; the model is shared."""
+    view = evidence.probe.view
+    shared = [*view.model.modules(), view.passes, evidence.again]
+    return copy.deepcopy(evidence, {id(thing): thing for thing in shared})
 
 
 def surroundings() -> dict[str, Any]:

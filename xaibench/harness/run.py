@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from xaibench import maps, registry
-from xaibench.errors import RunError
+from xaibench.errors import RunError, XaibenchError, told
 from xaibench.harness.cell import Outcome, failed
 from xaibench.harness.described import described
 from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
@@ -27,6 +27,7 @@ from xaibench.harness.missing import missing_chunks, retire_failed, retire_stale
 from xaibench.harness.plan import Chunk, fingerprint, ordered_pairs, reference_pairs, source_hash
 from xaibench.harness.preflight import check_countermeasure
 from xaibench.harness.results import Store, plain, safe
+from xaibench.harness.sizes import is_out_of_memory, is_poisoned
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.tasks import Combination, Queue, Task, by_combination, combination
 from xaibench.harness.workbench import PRIOR_PAIRS, Workbench
@@ -98,6 +99,8 @@ def run(
     every = ordered_pairs(bench.corpus, spec.split)
     chosen = every[: spec.pairs]
     problems: list[str] = []
+    _loadable(bench, problems)
+    spec = bench.spec
     with Store(out).locked() as store:
         before = store.read_json("run.json")
         _identify(store, spec, bench, before)
@@ -168,12 +171,14 @@ class _Ledger:
             for row in outcome.rows:
                 self.statuses[row.status] = self.statuses.get(row.status, 0) + 1
                 if row.status == "failed":
-                    _, of = self.failed.setdefault((row.attributor, row.countermeasure), (row.note, set()))
+                    metric = f"metric {row.metric}"  # a foreign one that is to blame is named in the note
+                    who = metric if metric in row.note else row.attributor
+                    _, of = self.failed.setdefault((who, row.countermeasure), (row.note, set()))
                     of.add(f"{row.utterance}/{row.vocoder}")
             self.report(Progress("cells", self.steps, self.total, f"{chunk.countermeasure} {chunk.attributor}"))
 
     def failures(self) -> list[str]:
-        """A sentence for each method that failed on a countermeasure: the first reason, and on how many utterances."""
+        """A sentence for each method or metric that failed on a countermeasure: first reason, and on how many utterances."""
         return [
             f"failed: {method} on {cm}, on {len(of)} utterance{'' if len(of) == 1 else 's'}: {why}"
             for (method, cm), (why, of) in self.failed.items()
@@ -236,10 +241,11 @@ def _stamp(
         basis = plain(
             {"weights": loaded.weights, "options": loaded.options, "source": source, "eer_pairs": len(judged)}
         )  # fmt: skip
-        if all(known.get(fact) == value for fact, value in basis.items()):
+        same = all(known.get(fact) == value for fact, value in basis.items())
+        if same and not known["void"].startswith(_RAISED):
             sentence, eer = known["void"], known["eer"]
         else:
-            sentence, eer = check_countermeasure(bench, name, judged)
+            sentence, eer = _judged(bench, name, judged)
         cms[name] = {
             **basis, "card": loaded.card, "checkpoint": loaded.checkpoint.name, "eer": eer, "route": bench.route(name),
             "void": sentence, "shipped": loaded.checkpoint == registry.load("countermeasures", name).shipped(),
@@ -272,6 +278,38 @@ def _stamp(
         "days": sorted({*before.get("days", ()), datetime.now(UTC).date().isoformat()}),  # in no fingerprint
         "sizes": before.get("sizes", {}),
     }  # fmt: skip
+
+
+#: How the sentence begins of a countermeasure that could not be judged: it is tried again by the next invocation.
+_RAISED = "it raised "
+
+
+def _judged(bench: Workbench, name: str, judged: list[Pair]) -> tuple[str, float | None]:
+    """`check_countermeasure`, whose sentence says it when the countermeasure raises."""
+    try:
+        return check_countermeasure(bench, name, judged)
+    except XaibenchError:
+        raise  # of its files
+    except (Exception, SystemExit) as error:
+        if is_poisoned(error) or is_out_of_memory(error):
+            raise
+        return f"{_RAISED}{told(error)}", None
+
+
+def _loadable(bench: Workbench, problems: list[str]) -> None:
+    """Leave out countermeasures that cannot be loaded, where others can. Raises the first one's error where none can."""
+    names, good, first = bench.spec.countermeasures, [], None
+    for name in names if len(names) > 1 else ():
+        try:
+            bench.countermeasure(name)
+            good.append(name)
+        except XaibenchError as error:
+            first = first or error
+            problems.append(f"countermeasure {name!r} is left out: {error}")
+    if first is not None and not good:
+        raise first
+    if first is not None:
+        bench.spec = replace(bench.spec, countermeasures=tuple(good))
 
 
 def _known_verdicts(store: Store, bench: Workbench, chunks: list[Chunk], broken: dict[str, str]) -> dict[Combination, str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from xaibench import audio, registry
 from xaibench.backward import quicken
-from xaibench.errors import AudioError, RunError
+from xaibench.errors import AudioError, PluginError, RunError, XaibenchError, told
 from xaibench.harness.device import default_batch_size, staged, to_device
 from xaibench.harness.guard import private_tensors
 from xaibench.harness.known import Load, load_countermeasure
@@ -118,7 +118,13 @@ class Workbench:
         return self.once(("cm", name), lambda: self._load(name))
 
     def _load(self, name: str) -> Loaded:
-        module, card, path = load_countermeasure(name, self.spec.checkpoints.get(name), self.spec.cm_options.get(name, {}))
+        try:
+            given = self.spec.checkpoints.get(name), self.spec.cm_options.get(name, {})
+            module, card, path = load_countermeasure(name, *given)
+        except (XaibenchError, torch.OutOfMemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{registry.find('countermeasures', name)} could not be loaded: {told(error)}") from error
         if self.corpus.sample_rate != module.sample_rate or self.spec.grid.sample_rate != module.sample_rate:
             raise RunError(
                 f"{name} works at {module.sample_rate} Hz, {self.corpus.name} is sampled at {self.corpus.sample_rate} Hz "
@@ -203,7 +209,7 @@ class Workbench:
             return self.spec.route
         try:
             frequency, time = self.countermeasure(name).module.axes
-        except (TypeError, ValueError):  # no axes, or not two of them: a tap without frequency and time
+        except Exception:  # noqa: BLE001 - no axes, or not two of them: a tap without frequency and time
             return "grid"
         return "native" if frequency is not None and time is not None else "grid"
 

@@ -86,9 +86,8 @@ def import_of(plugin: registry.Plugin) -> dict[str, Any]:
     """What importing a plugin's module did in a fresh process, and what its attributors did on a second device there."""
     module = plugin.entry.module
     if module not in _IMPORTS:
-        claims = [
-            claim for group in registry.plugins("attributors").values() for claim in group if not registry.unfit(claim)
-        ]
+        everyone = (claim for group in registry.plugins("attributors").values() for claim in group)
+        claims = [claim for claim in everyone if not registry.unfit(claim)]  # of others: these may point nowhere
         attributors = [claim.entry.attr for claim in claims if claim.entry.module == module]
         _IMPORTS[module] = imported(module, attributors)
     return _IMPORTS[module]

@@ -17,16 +17,21 @@ import importlib
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from xaibench.probe import ended
+
+#: Seconds in which the attributors of a module must have been asked on a second device.
+SECOND_SECONDS = 60.0
 _server: list[subprocess.Popen[str]] = []
 #: As it was before any plugin was loaded here: what one set must not be there already when its import is judged.
 _ENVIRONMENT = dict(os.environ)
@@ -75,12 +80,14 @@ def _pipes(server: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
     return server.stdin, server.stdout
 
 
-def judged(module: str) -> dict[str, Any]:
-    """Import a module here and compare before and after. To be called in a process that ends afterwards."""
+def judged(module: str, folder: Path) -> dict[str, Any]:
+    """Import a module here and compare before and after. To be called in a process that ends afterwards.
+
+    folder: an empty one, where it finds itself.
+    """
     from xaibench.testing.snapshots import changed, of_shared
 
     package, inner = module.partition(".")[0], [0.0]
-    folder = Path(tempfile.mkdtemp())
     os.chdir(folder)
     usual, printed, error = builtins.__import__, io.StringIO(), ""
     depth: list[str] = []
@@ -155,31 +162,49 @@ def main() -> None:
 
 
 def _forked(question: dict[str, Any]) -> str:
-    def answer() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        said = _said(question, Path(folder))
+    found, *second = [json.loads(line) for line in said.splitlines()]
+    return json.dumps({**found, "second": second[0] if second else {}})
+
+
+def _said(question: dict[str, Any], folder: Path) -> str:
+    """A line on the import, and one of `second`; without the latter where an attributor ended the process, or hangs."""
+
+    def answers() -> Iterator[str]:
         sys.path[:] = list(dict.fromkeys([*question["path"]]))
-        found = judged(question["module"])
+        found = judged(question["module"], folder)
+        yield json.dumps(found) + "\n"
         if question["attributors"] and not found["error"]:
             from xaibench.testing.devices import ask_there
 
-            found["second"] = ask_there(sys.modules[question["module"]], question["attributors"])
-        return json.dumps(found)
+            yield json.dumps(ask_there(sys.modules[question["module"]], question["attributors"])) + "\n"
 
     if not hasattr(os, "fork"):
-        return answer()
+        return "".join(answers())
     assert threading.active_count() == 1, "a fork of a process with threads is not a fresh one"
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
         try:
-            os.write(write, answer().encode())
+            for line in answers():
+                os.write(write, line.encode())
         finally:
             os.kill(os.getpid(), signal.SIGKILL)  # no exit handlers: all is said
     os.close(write)
-    with os.fdopen(read, encoding="utf-8") as pipe:
-        said = pipe.read()
+    said = b""
+    with os.fdopen(read, "rb", buffering=0) as pipe:
+        while not said.endswith(b"\n") or select.select([pipe], [], [], SECOND_SECONDS)[0]:
+            new = pipe.read(65_536)
+            if not new:
+                break
+            said += new
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    return said or json.dumps({"error": f"the import ended its process (status {status})", "changed": []})
+    error = f"the import ended its process ({ended(os.waitstatus_to_exitcode(status))})"
+    return said[: said.rfind(b"\n") + 1].decode() or json.dumps({"error": error, "changed": []})
 
 
 if __name__ == "__main__":
