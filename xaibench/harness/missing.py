@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xaibench import maps, registry
-from xaibench.harness.plan import Chunk, batches, cell_fingerprint, fingerprint
+from xaibench.harness.plan import Chunk, batches, cell_fingerprint, fingerprints
 from xaibench.harness.results import Store, keys, plain
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import Workbench
@@ -34,7 +34,8 @@ def retire_stale(
     now, then = ({**_weights(s), **s.get("truths", {})} for s in (plain(stamp), before))
     replaced = {name for name, fact in now.items() if then.get(name, fact) != fact}
     metrics = {*catalog.METRICS, *registry.plugins("metrics")}
-    facts: dict[tuple[str, str], dict[str, Any]] = {}
+    routes = {cm: bench.route(cm) for cm in spec.countermeasures}
+    of_pair: dict[tuple[str, str], Callable[[Pair], str]] = {}
     prints: dict[tuple[str, str, str], str] = {}
 
     def holds(row: Any) -> bool:
@@ -42,12 +43,12 @@ def retire_stale(
             return False
         cm, attributor, pair = row.countermeasure, row.attributor, f"{row.utterance}/{row.vocoder}"
         mine = cm in spec.countermeasures and attributor in spec.attributors and row.truth == spec.truth.name
-        if not mine or row.route != bench.route(cm) or pair not in known or row.metric not in metrics:
+        if not mine or row.route != routes[cm] or pair not in known or row.metric not in metrics:
             return True
         if (cm, attributor, pair) not in prints:
-            if (cm, attributor) not in facts:
-                facts[cm, attributor] = bench.facts(cm, row.route, attributor)
-            prints[cm, attributor, pair] = fingerprint(spec, known[pair], facts[cm, attributor])
+            if (cm, attributor) not in of_pair:
+                of_pair[cm, attributor] = fingerprints(spec, bench.facts(cm, row.route, attributor))
+            prints[cm, attributor, pair] = of_pair[cm, attributor](known[pair])
         return row.fingerprint == cell_fingerprint(prints[cm, attributor, pair], row.metric)
 
     alike, ones = _alike(have)
@@ -83,8 +84,9 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
 
     Where maps are to be kept and a finished cell has none, a chunk without metrics makes them.
     """
-    facts = {
-        (cm, a): bench.facts(cm, bench.route(cm), a) for cm in spec.countermeasures for a in spec.attributors
+    of_pair = {
+        (cm, a): fingerprints(spec, bench.facts(cm, bench.route(cm), a))
+        for cm in spec.countermeasures for a in spec.attributors
     }  # fmt: skip
     alike: dict[tuple[str, ...], tuple[str, ...]] = {}
     for cm in spec.countermeasures:
@@ -110,7 +112,7 @@ def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd
                 for metrics, group in gaps.items():
                     yield Chunk(
                         countermeasure=cm, route=route, attributor=attributor, batch=number, pairs=tuple(group),
-                        metrics=metrics, fingerprints=tuple(fingerprint(spec, p, facts[cm, attributor]) for p in group),
+                        metrics=metrics, fingerprints=tuple(map(of_pair[cm, attributor], group)),
                     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import zip_longest
@@ -133,8 +133,14 @@ def fingerprint(spec: RunSpec, pair: Pair, facts: Mapping[str, Any]) -> str:
 
     `facts` holds the countermeasure's (weights, source, preprocessing) and the attributor's (options, source, versions).
     """
+    return fingerprints(spec, facts)(pair)
+
+
+def fingerprints(spec: RunSpec, facts: Mapping[str, Any]) -> Callable[[Pair], str]:
+    """`fingerprint` of many pairs: all that they share is written out once."""
+    here = "\0pair"  # no option has this in it
     content = {
-        "pair": [*(u.sha256 for u in pair.halves), *pair.spoof.segments],
+        "pair": here,
         "truth": asdict(spec.truth),
         "grid": asdict(spec.grid),
         "fractions": spec.fractions,
@@ -143,7 +149,16 @@ def fingerprint(spec: RunSpec, pair: Pair, facts: Mapping[str, Any]) -> str:
         "code": source_hash("xaibench"),
         **facts,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    head, tail = json.dumps(content, sort_keys=True, default=str).split(json.dumps(here))
+    begun = hashlib.sha256(head.encode())
+
+    def of(pair: Pair) -> str:
+        digest = begun.copy()
+        own = [*(u.sha256 for u in pair.halves), *pair.spoof.segments]
+        digest.update((json.dumps(own, sort_keys=True, default=str) + tail).encode())
+        return digest.hexdigest()[:16]
+
+    return of
 
 
 def cell_fingerprint(pair: str, metric: str) -> str:
