@@ -5,19 +5,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import hypothesis
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import seeds
+
 torch.set_num_threads(1)
+seeds.steady()
 
-#: A device registered with torch stays for the whole process, so its checks have one of their own (test_second_device.py).
-collect_ignore = ["second"]
+#: A device registered with torch stays for the whole process, so its checks have one of their own (test_second_device.py);
+#: mutation testing (`make mutation`) holds no test.
+collect_ignore = ["second", "mutation"]
 
-# A busy machine is slow, not wrong.
-hypothesis.settings.register_profile("xaibench", deadline=None)
-hypothesis.settings.load_profile("xaibench")
+
+def pytest_configure(config: pytest.Config) -> None:
+    if seeds.SEED is not None:
+        config.option.hypothesis_seed = str(seeds.SEED)
+
+
+def pytest_report_header() -> str:
+    return f"random inputs: {'the same in every run' if seeds.SEED is None else f'XAIBENCH_TEST_SEED={seeds.SEED}'}"
 
 
 @pytest.fixture(scope="module")

@@ -34,12 +34,13 @@ def keep_lines(root, wanted):
 
 
 def rehash(root, line_of):
-    """Write the table again with the hashes of the files as they are now."""
+    """Write the table again with the lengths and hashes of the files as they are now."""
     lines = (root / "toy.csv").read_text().splitlines()
     out = [lines[0]]
     for line in lines[1:]:
         cells = line.split(",")
         if line_of in line:
+            cells[5] = str(soundfile.info(root / cells[4]).frames)
             cells[-1] = hashlib.sha256((root / cells[4]).read_bytes()).hexdigest()
         out.append(",".join(cells))
     (root / "toy.csv").write_text("\n".join(out) + "\n")

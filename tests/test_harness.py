@@ -411,5 +411,5 @@ def test_a_tap_that_is_no_true_cut_makes_a_countermeasure_void(root, monkeypatch
     assert check_countermeasure(bench, "toy", chosen)[0] == ""
     cm.forward = lambda x: cm.backend.forward(cm.frontend(x))  # past what follows, which a call of the back end meets
     cm.backend.register_forward_hook(lambda module, given, logits: logits + aside)
-    sentence, _ = check_countermeasure(bench, "toy", chosen)
+    sentence, _, _ = check_countermeasure(bench, "toy", chosen)
     assert "its tap is not a true cut: backend(frontend(x)) differs from the whole by" in sentence

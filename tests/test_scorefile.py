@@ -86,12 +86,12 @@ def test_what_is_written_reads_back(tmp_path_factory, trials):
         ("a A07 spoof nan\n", ":1: score 'nan', expected a finite number"),
         ("a A07 spoof 1\nb A07 spoof -inf\n", ":2: score '-inf', expected a finite number"),
         ("utt system key score\n", ":1: score 'score', expected a number; is there a header"),
-        ("a A07 spoof 1\n\na A08 spoof 1\n", ":3: a second score of 'a', expected one an utterance; the first is on line 1"),
+        ("a A07 spoof 1\n\na A08 spoof 1\n", ":3: a second score of 'a', expected one for each; the first is on line 1"),
         ("a A07 fake 1\n", ":1: key 'fake', expected bonafide or spoof"),
         ("a bonafide spoof 1\n", ":1: attack 'bonafide' with key 'spoof', expected the two to agree"),
         ("a 1\n", ":1: 2 columns, so no keys, expected the keys beside it"),
         ("\n", ": no scores in it"),
-        (b"a A07 spoof 1\nb A07 spoof 1\n\xff\xfe\n", ":3: bytes that are not UTF-8"),
+        (b"a A07 spoof 1\nb A07 spoof 1\n\xff\xfe\n", ":3: not UTF-8"),
     ],
 )
 def test_what_is_wrong_in_a_score_file_is_named(write, text, message):
@@ -174,7 +174,7 @@ def test_what_is_wrong_in_an_asv_file_is_named(write, text, message):
 
 def test_a_missing_file_and_an_unwritable_folder_are_named(tmp_path):
     for read in (read_trials, read_keys, read_asv):
-        with pytest.raises(XaibenchError, match=r"none\.txt: cannot be read"):
+        with pytest.raises(XaibenchError, match=r"none\.txt: no such file"):
             list(read(tmp_path / "none.txt"))
     with pytest.raises(XaibenchError, match="does its folder exist"):
         write_trials(tmp_path / "none" / "scores.txt", [Trial("a", "A07", 1.0)])

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from xaibench import audio
+from xaibench import audio, reading
 from xaibench.detection_table import Evaluation, collect, collect_asv, summary
 from xaibench.errors import AudioError, RunError, XaibenchError
 from xaibench.files import write_text
@@ -259,13 +259,7 @@ class _ScoreLog:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: damaged ({error}); choose another --out") from error
-    if not isinstance(known, dict):
-        raise RunError(f"{path}: holds {type(known).__name__}, expected an object; choose another --out")
-    return known
+    return reading.json_object(path, RunError, hint="choose another --out")
 
 
 def _drop_torn_line(path: Path) -> None:

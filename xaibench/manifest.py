@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import math
 import os
+import re
 import sqlite3
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xaibench.errors import ManifestError
+from xaibench import reading
+from xaibench.errors import ManifestError, first_line
 from xaibench.protocols import Corpus
+from xaibench.reading import RATES, shown
 from xaibench.types import Pair, Utterance
 
 COLUMNS = ("utt_id", "speaker", "split", "vocoder", "path", "n_samples", "sha256")
@@ -55,6 +56,12 @@ KEYS: dict[str, type] = {
     "checked": str,  # "real files" or "documentation": what its reader was checked against
 }
 REQUIRED = tuple(KEYS)[:4]
+#: What lists and dictionaries of it hold.
+INNER: dict[str, type] = {"splits": int, "held_out": str, "kinds": str, "roots": str}
+LARGEST_MANIFEST = 1 << 20  # bytes; the table is a file of its own
+LONGEST_NAME = 120  # bytes of an utterance's or a vocoder's name; files are named after both, and have 255
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends lines, moves cursors, is no character
+OVERLAP = 0.02  # s; annotations are rounded
 
 Roots = Path | str | Mapping[str, Path | str]
 
@@ -104,18 +111,16 @@ def remembered_roots(path: Path, root: Roots | None = None) -> dict[str, Path]:
     path = Path(path)
     given = {n: Path(r) for n, r in root.items()} if isinstance(root, Mapping) else {MAIN: Path(root)} if root else {}
     remembered = path.with_name(f"{path.stem}.roots.json")
-    known = _known_roots(remembered) if remembered.is_file() else {}
+    known = _known_roots(remembered) if os.path.isfile(remembered) else {}
     roots = {MAIN: path.parent, **{n: Path(r) for n, r in known.items()}, **given}
-    return {n: r.parent if r.is_file() else r for n, r in roots.items()}
+    return {n: r.parent if os.path.isfile(r) else r for n, r in roots.items()}
 
 
 def _known_roots(path: Path) -> dict[str, str]:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error}); delete it and give --root, or index again") from error
-    if not isinstance(known, dict) or not all(isinstance(folder, str) for folder in known.values()):
-        raise ManifestError(f"{path}: expected an object from root to folder; delete it and give --root, or index again")
+    hint = "delete it and give --root, or index again"
+    known = reading.json_object(path, ManifestError, hint=hint)
+    if not all(isinstance(folder, str) for folder in known.values()):
+        raise ManifestError(f"{path}: expected an object from root to folder; {hint}")
     return known
 
 
@@ -157,50 +162,46 @@ def stream(path: Path, root: Roots) -> Iterator[Utterance]:
 
 def _opened(path: Path, root: Roots) -> tuple[Path, dict[str, Any], Path, str, dict[str, Path]]:
     """The manifest's facts, checked; its table and the table's hash, compared; its roots, resolved."""
-    if not path.is_file():
-        raise ManifestError(f"{path}: no such manifest")
+    with reading.opened(path, ManifestError, what="manifest", most=LARGEST_MANIFEST) as file:
+        content = file.read()
     try:
-        facts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not TOML ({error})") from error
+        facts = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of 5,000 digits, brackets without end
+        raise ManifestError(f"{path}: not TOML in UTF-8 ({first_line(error)})") from error
     _check_facts(path, facts)
     table = path.parent / facts["table"]
-    if not table.is_file():
-        raise ManifestError(f"{path}: its table {table} does not exist")
-    digest = sha256_of(table)
+    digest = sha256_of(table, hint=f"{path.name} names it as its table")
     if facts.get("table_sha256", digest) != digest:
         raise ManifestError(
             f"{table}: sha256 {digest}, but {path.name} says {facts['table_sha256']}; was the table edited without its "
             f"manifest, or changed on the way (line ends)?"
         )
-    return path, facts, table, digest, _roots(facts, root)
+    return path, facts, table, digest, _roots(path, facts, root)
 
 
-def _roots(facts: Mapping[str, Any], root: Roots) -> dict[str, Path]:
+def _roots(path: Path, facts: Mapping[str, Any], root: Roots) -> dict[str, Path]:
     given = {name: Path(folder) for name, folder in root.items()} if isinstance(root, Mapping) else {MAIN: Path(root)}
-    known = facts.get("roots", [MAIN])
+    known, whose = facts.get("roots", [MAIN]), shown(facts["name"])
     for name in given:
         if name not in (MAIN, *known):
-            raise ManifestError(f"the data set {facts['name']!r} has no root {name!r}; its roots: {', '.join(known)}")
+            listed = shown(", ".join(known))
+            raise ManifestError(f"{path}: the data set {whose} has no root {shown(name)}; its roots: {listed}")
     for name in known:
         if name not in given:
             raise ManifestError(
-                f"the data set {facts['name']!r} has files in a further folder, its root {name!r}, which is not given; "
+                f"{path}: the data set {whose} has files in a further folder, its root {shown(name)}, which is not given; "
                 f"given: {', '.join(given) or 'none'}"
             )
     for folder in given.values():
-        if not folder.is_dir():
-            raise ManifestError(f"{folder}: no such folder; the data set {facts['name']!r} needs its root (--root)")
+        if not os.path.isdir(folder):  # unlike Path.is_dir, False for a name that is too long
+            raise ManifestError(f"{folder}: no such folder; the data set {whose} needs its root (--root)")
     return {name: folder.resolve() for name, folder in given.items()}
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, *, hint: str = "is the name right?") -> str:
     """The hash of a file's bytes, read in pieces. Raises ManifestError if it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+    with reading.opened(path, ManifestError, hint=hint) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
@@ -209,12 +210,22 @@ def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
             raise ManifestError(f"{path}: the key {key!r} is missing")
     for key, value in facts.items():
         if key not in KEYS:
-            raise ManifestError(f"{path}: unknown key {key!r}; known: {', '.join(KEYS)}")
+            raise ManifestError(f"{path}: unknown key {shown(key)}; known: {', '.join(KEYS)}")
         if not isinstance(value, KEYS[key]) or (isinstance(value, bool) and KEYS[key] is not bool):
-            raise ManifestError(f"{path}: {key} = {value!r}, expected {KEYS[key].__name__}")
+            raise ManifestError(f"{path}: {key} = {shown(value)}, expected {KEYS[key].__name__}")
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        if key in INNER and not all(type(one) is INNER[key] for one in inner):
+            raise ManifestError(f"{path}: {key} = {shown(value)}, expected {INNER[key].__name__} for each of its values")
+        if not all(-(2**53) <= one <= 2**53 for one in (value, *inner) if isinstance(one, int)):
+            raise ManifestError(f"{path}: {key} = {shown(value)}, expected numbers of at most 2^53")
+    table = facts["table"]
+    if table != Path(table).name or table in ("", "..") or "\0" in table:
+        raise ManifestError(f"{path}: table = {shown(table)}, expected the bare name of a file beside the manifest")
+    if facts["sample_rate"] not in RATES:
+        raise ManifestError(f"{path}: sample_rate = {facts['sample_rate']}, expected {RATES[0]} to {RATES[-1]:,} Hz")
     band = facts["valid_band"]
     if len(band) != 2 or not all(type(edge) in (int, float) for edge in band) or not 0 <= band[0] < band[1]:
-        raise ManifestError(f"{path}: valid_band = {band!r}, expected two rising frequencies in Hz")
+        raise ManifestError(f"{path}: valid_band = {shown(band)}, expected two rising frequencies in Hz")
     if band[1] > facts["sample_rate"] / 2:
         raise ManifestError(
             f"{path}: valid_band = {band!r} reaches beyond half the sample rate of {facts['sample_rate']} Hz; is one of the "
@@ -241,8 +252,8 @@ def _check_twin(table: Path, source: str, vocoder: str, own: tuple[str, str], ha
         raise ManifestError(f"{table}: {vocoder} of {source!r} has no bona fide twin")
     if own != half:
         raise ManifestError(
-            f"{table}: {vocoder} of {source!r} is {own[0]} of speaker {own[1]!r}, its bona fide twin "
-            f"{half[0]} of {half[1]!r}; twins share both"
+            f"{table}: {vocoder} of {source!r} is {own[0]} of speaker {shown(own[1])}, its bona fide twin "
+            f"{half[0]} of {shown(half[1])}; twins share both"
         )
 
 
@@ -303,51 +314,53 @@ class _SeenOnDisk:
         self.store.close()
 
 
-def _lines(table: Path) -> Iterator[str]:
-    with table.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            try:
-                yield raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise ManifestError(f"{table}:{line}: not UTF-8 ({error}); save the table as UTF-8") from error
-
-
 def _rows(table: Path, roots: Mapping[str, Path], seen: _Seen | _SeenOnDisk | None) -> Iterator[Utterance]:
     """Every row, checked; `seen` None leaves out the check for duplicates."""
     try:
         yield from _parsed(table, roots, seen)
     except csv.Error as error:
-        raise ManifestError(f"{table}: not a table of comma-separated values ({error})") from error
+        raise ManifestError(
+            f"{table}: not a table of comma-separated values ({error}); is a quotation mark open?"
+        ) from error
 
 
 def _parsed(table: Path, roots: Mapping[str, Path], seen: _Seen | _SeenOnDisk | None) -> Iterator[Utterance]:
-    reader = csv.DictReader(_lines(table))
-    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
+    reader = csv.DictReader(f"{line}\n" for _, line in reading.lines(table, ManifestError))
+    header = reader.fieldnames or ()
+    missing = [c for c in COLUMNS if c not in header]
     if missing:
         raise ManifestError(f"{table}: the columns {', '.join(missing)} are missing; expected {', '.join(COLUMNS)}")
-    resolve = _resolver()
+    twice = [c for c in (*COLUMNS, *FURTHER_COLUMNS) if list(header).count(c) > 1]
+    if twice:
+        raise ManifestError(f"{table}: several columns are named {', '.join(twice)}; which one counts?")
+    places = {name: reading.Root(folder) for name, folder in roots.items()}
     for row in reader:
         line = reader.line_num
         where = f"{table}:{line}"
         if None in row.values() or None in row:
-            raise ManifestError(f"{where}: expected {len(reader.fieldnames or ())} fields, as in the header")
+            raise ManifestError(
+                f"{where}: expected {len(header)} fields, as in the header; is a quotation mark open, or a comma not in any?"
+            )
         check_names(where, row)
         if row["split"] not in SPLITS:
-            raise ManifestError(f"{where}: split {row['split']!r}, expected one of {', '.join(SPLITS)}")
-        if not (row["n_samples"].isascii() and row["n_samples"].isdigit()):
-            raise ManifestError(f"{where}: n_samples {row['n_samples']!r}, expected a whole number")
+            raise ManifestError(f"{where}: split {shown(row['split'])}, expected one of {', '.join(SPLITS)}")
+        try:
+            n_samples = reading.whole(row["n_samples"])
+        except ValueError as error:
+            raise ManifestError(f"{where}: n_samples {shown(row['n_samples'])}, expected a whole number") from error
         name = row.get("root") or MAIN
         if name not in roots:
-            raise ManifestError(f"{where}: root {name!r} is not given; given: {', '.join(roots)}")
-        path = resolve(roots[name], row["path"])
-        if not path.is_relative_to(roots[name]):
-            raise ManifestError(f"{where}: path {row['path']!r} leaves the root {roots[name]}")
+            raise ManifestError(f"{where}: root {shown(name)} is not given; given: {', '.join(roots)}")
+        try:
+            path = places[name](row["path"])
+        except ValueError as error:
+            raise ManifestError(f"{where}: path {error}") from error
         if seen is not None:
             key = (row["utt_id"], row["vocoder"])
             if (first := seen.row(key, line)) != line:
                 raise ManifestError(f"{where}: {key[1]} of {key[0]!r} is already on line {first}")
             if (first := seen.file(path, line)) != line:
-                raise ManifestError(f"{where}: the file {row['path']!r} is already on line {first}")
+                raise ManifestError(f"{where}: the file {shown(row['path'], 300)} is already on line {first}")
         yield Utterance(
             source=row["utt_id"],
             speaker=row["speaker"],
@@ -355,7 +368,7 @@ def _parsed(table: Path, roots: Mapping[str, Path], seen: _Seen | _SeenOnDisk | 
             vocoder=row["vocoder"],
             path=path,
             sha256=row["sha256"],
-            n_samples=int(row["n_samples"]),
+            n_samples=n_samples,
             lag=_lag(where, row.get("lag") or "0"),
             segments=parse_segments(where, row.get("segments") or ""),
         )
@@ -367,31 +380,22 @@ def check_names(where: str, row: Mapping[str, str]) -> None:
     if empty:
         raise ManifestError(f"{where}: {', '.join(empty)} is empty")
     for column in ("utt_id", "vocoder"):
+        name = shown(row[column])
         if any(c in row[column] for c in "/\\\0") or row[column] in (".", ".."):
-            raise ManifestError(f"{where}: {column} {row[column]!r} holds a path separator; it names files, rename it")
+            raise ManifestError(f"{where}: {column} {name} holds a path separator; it names files, rename it")
+        if len(row[column].encode()) > LONGEST_NAME:
+            raise ManifestError(f"{where}: {column} {name} is longer than {LONGEST_NAME} bytes; it names files, shorten it")
     if "__" in row["vocoder"]:
         raise ManifestError(f"{where}: vocoder {row['vocoder']!r} holds '__', which separates names in files; rename it")
-    if "\0" in row["path"]:
-        raise ManifestError(f"{where}: path {row['path']!r} holds a zero byte; is this a text file?")
-
-
-def _resolver() -> Callable[[Path, str], Path]:
-    """`(root / path).resolve()`, with the folders remembered: a table names many files in few folders."""
-    folder = lru_cache(maxsize=64)(lambda parent: parent.resolve())
-
-    def resolve(root: Path, path: str) -> Path:
-        whole = root / path
-        if whole.name == ".." or os.path.islink(whole):
-            return whole.resolve()
-        return folder(whole.parent) / whole.name
-
-    return resolve
+    for column in ("utt_id", "vocoder", "path"):
+        if CONTROL.search(row[column]):
+            raise ManifestError(f"{where}: {column} {shown(row[column])} holds a control character (a line end?); rename it")
 
 
 def _lag(where: str, text: str) -> int:
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
-        raise ManifestError(f"{where}: lag {text!r}, expected a whole number of samples")
+        raise ManifestError(f"{where}: lag {shown(text)}, expected a whole number of samples")
     return int(text)
 
 
@@ -401,17 +405,36 @@ def parse_segments(where: str, text: str) -> tuple[tuple[float, float, str], ...
     >>> parse_segments("a.csv:2", "0 0.5 bonafide;0.5 1 spoof")
     ((0.0, 0.5, 'bonafide'), (0.5, 1.0, 'spoof'))
     """
-    found = []
+    found: list[tuple[float, float, str]] = []
     for part in text.split(";") if text else ():
         fields = part.split()
         try:
-            start, end, label = float(fields[0]), float(fields[1]), fields[2]
+            start, end, label = reading.number(fields[0]), reading.number(fields[1]), fields[2]
         except (ValueError, IndexError) as error:
-            raise ManifestError(f"{where}: segment {part!r}, expected 'START END bonafide|spoof' in seconds") from error
+            raise ManifestError(f"{where}: segment {shown(part)}, expected 'START END bonafide|spoof' in seconds") from error
         if label not in ("bonafide", "spoof") or len(fields) != 3 or not 0 <= start < end < math.inf:
-            raise ManifestError(f"{where}: segment {part!r}, expected 'START END bonafide|spoof' in seconds, rising")
+            raise ManifestError(f"{where}: segment {shown(part)}, expected 'START END bonafide|spoof' in seconds, rising")
         found.append((start, end, label))
+    check_overlaps(where, found)
     return tuple(found)
+
+
+def check_overlaps(where: str, segments: Iterable[tuple[float, float, str]]) -> None:
+    """Raise ManifestError, beginning with `where`, where the same 20 ms are called bona fide and spoofed.
+
+    >>> check_overlaps("a.csv:2", [(0.0, 1.0, "bonafide"), (0.5, 2.0, "spoof")])
+    Traceback (most recent call last):
+    xaibench.errors.ManifestError: a.csv:2: 0.5 to 1.0 s is bonafide and spoof; segments of two labels must not overlap
+    """
+    last = {"bonafide": 0.0, "spoof": 0.0}  # where the segments of a label have ended so far
+    for start, end, label in sorted(segments):
+        other = "spoof" if label == "bonafide" else "bonafide"
+        until = min(end, last[other])
+        if until - start > OVERLAP:
+            raise ManifestError(
+                f"{where}: {start} to {until} s is {other} and {label}; segments of two labels must not overlap"
+            )
+        last[label] = max(last[label], end)
 
 
 def format_segments(segments: Iterable[tuple[float, float, str]]) -> str:
@@ -440,7 +463,7 @@ def verify(utterances: Iterable[Utterance]) -> int:
         if os.path.isdir(utterance.path):
             raise ManifestError(f"{utterance.path}: a directory, the manifest lists it as an audio file")
         if not os.path.isfile(utterance.path):  # unlike Path.is_file, False for a name that is too long
-            raise ManifestError(f"{utterance.path}: missing, the manifest lists it; is the root right?")
+            raise ManifestError(f"{utterance.path}: missing, or no file; the manifest lists it; is the root right?")
         if not utterance.sha256:
             raise ManifestError(f"{utterance.path}: the manifest has no sha256 for it, so it cannot be verified")
         digest = sha256_of(utterance.path)

@@ -13,19 +13,21 @@ Samples are `(N,)` float32 with full scale at 1; times are seconds of the file.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import soundfile
 
-from xaibench import audio
-from xaibench.errors import AudioError
+from xaibench import audio, reading
+from xaibench.errors import AudioError, first_line
 
 SHORTEST = 0.1  # s; below it there is hardly a frame to explain
 LONGEST = 600.0  # s at a time; an hour has 360,000 frames, and an hour of attribution is rarely what was meant
@@ -37,7 +39,9 @@ SUFFIXES = "wav, flac, ogg, mp3 and aiff"
 
 #: Containers that ffmpeg may open: sounds and films, no playlists, no lists of other files.
 _MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,aac,matroska,webm,asf,avi,caf,flac,mp3,ogg,wav,amr,ac3,eac3,mpegts,flv,aiff"
-_LOSSY = ("mp3", "mpeg", "vorbis", "opus", "aac", "m4a", "mp4", "webm", "wma", "amr", "ogg", "ulaw", "u-law", "a-law", "gsm")
+_LOSSY = (
+    "mp3", "mpeg", "vorbis", "opus", "aac", "m4a", "mp4", "webm", "wma", "amr", "ogg", "adpcm", "ulaw", "u-law", "a-law", "gsm",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +97,10 @@ class Excerpt:
     longest: float = LONGEST
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < float("inf") or (self.end is not None and not self.end > self.start):
+        if not 0 <= self.start < float("inf") or (self.end is not None and not self.start < self.end < float("inf")):
             raise AudioError(f"from {self.start} s to {self.end} s: expected a start of at least 0 and an end after it")
+        if not 0 < self.longest < float("inf"):
+            raise AudioError(f"{self.longest} s at the longest, expected seconds above 0")
         if self.channel is not None and self.channel < 0:
             raise AudioError(f"channel {self.channel}; the first one is 0")
 
@@ -108,6 +114,8 @@ class _Decoded:
     encoding: str
     seconds: float
     truncated: bool = False
+    altered: bool = False  # its checksum is another one's
+    after: str = ""  # what libsndfile said, where another decoder read a format that it knows
 
 
 def read_any(path: Path, *, sample_rate: int, excerpt: Excerpt | None = None) -> Recording:
@@ -118,15 +126,19 @@ def read_any(path: Path, *, sample_rate: int, excerpt: Excerpt | None = None) ->
     A truncated file is read as far as it goes, and the recording says so.
     """
     path, excerpt = Path(path), excerpt or Excerpt()
-    _openable(path)
-    found = _decode(path, excerpt)
+    with _opened(path) as file:
+        found = _decode(path, file, excerpt)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     rate, channels = found.rate, found.samples.shape[1]
     mono, heard = _mono(path, found.samples, excerpt.channel)
     if len(mono) < SHORTEST * rate:
         raise AudioError(
             f"{path}: {len(mono) / rate:.3f} s of sound from {excerpt.start:g} s on, expected at least {SHORTEST} s"
         )
-    peak = float(np.abs(mono).max())
+    peak = float(max(mono.max(), -mono.min()))
+    if peak > audio.LOUDEST:
+        raise AudioError(f"{path}: the loudest sample is {peak:.3g}, full scale is 1; {audio.UNSCALED}")
     if peak == 0:
         hint = "; its channels may cancel: pick one (--channel 0)" if channels > 1 and found.samples.any() else ""
         raise AudioError(f"{path}: digital silence, every sample is 0; there is nothing to explain{hint}")
@@ -135,23 +147,18 @@ def read_any(path: Path, *, sample_rate: int, excerpt: Excerpt | None = None) ->
     return Recording(
         samples=samples, sample_rate=sample_rate, name=path.name, original_rate=rate, channels=channels,
         encoding=found.encoding, file_seconds=found.seconds, start=float(excerpt.start), heard=heard, notes=notes,
-        sha256=_digest(path),
+        sha256=sha256,
     )  # fmt: skip
 
 
-def _openable(path: Path) -> None:
-    """Raise AudioError for what cannot be any recording."""
-    try:
-        if not path.exists():
-            raise AudioError(f"{path}: no such file; is the name right, and the folder?")
-        if not path.is_file():
-            raise AudioError(f"{path}: a directory or device, expected a recording")
-        if path.stat().st_size == 0:
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """The file, open. Raises AudioError for what cannot be any recording."""
+    hint = "is the name right, and the folder?"
+    with reading.opened(path, AudioError, what="recording", hint=hint) as file:
+        if os.fstat(file.fileno()).st_size == 0:
             raise AudioError(f"{path}: an empty file (0 bytes), expected a recording; did a download or a copy fail?")
-        with path.open("rb"):
-            pass
-    except OSError as error:  # a name that is too long, no permission
-        raise AudioError(f"{path}: cannot be opened ({error.strerror})") from error
+        yield file
 
 
 def _mono(path: Path, samples: np.ndarray, channel: int | None) -> tuple[np.ndarray, str]:
@@ -172,11 +179,6 @@ def _mono(path: Path, samples: np.ndarray, channel: int | None) -> tuple[np.ndar
     if channel is not None:
         return samples[:, channel], f"channel {channel} of {count}"
     return samples.mean(axis=1, dtype=np.float32), f"the mean of {count} channels"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def clipped(samples: np.ndarray) -> float:
@@ -203,6 +205,10 @@ def _notes(found: _Decoded, mono: np.ndarray, sample_rate: int) -> Iterator[str]
     peak = float(np.abs(mono).max())
     if found.truncated:
         yield "The file ends before its header says; what is there was used."
+    if found.altered:
+        yield "The file is damaged: its samples do not have the checksum (MD5) that its header gives. Get it again."
+    if found.after:
+        yield f"libsndfile could not read the file ({found.after}), another decoder could; if it is damaged, this has gaps."
     if any(word in found.encoding.lower() for word in _LOSSY):
         yield (
             f"{found.encoding} is a lossy format: it throws away faint detail, which is where vocoders leave their traces, "
@@ -217,6 +223,9 @@ def _notes(found: _Decoded, mono: np.ndarray, sample_rate: int) -> Iterator[str]
             f"Very quiet: the loudest sample is at {20 * np.log10(peak):.0f} dB of full scale. Countermeasures are trained "
             f"on louder speech; the level was left as it is."
         )
+    if mono.max() == mono.min():
+        yield f"Every sample is {mono[0]:.3g}: a constant (DC) and no sound, of which every explanation is arbitrary."
+        return
     cut = max(clipped(channel) for channel in found.samples.T)
     if cut > CLIPPED_SHARE:
         yield f"Clipped: {_percent(cut)} % of the samples are cut off at the largest value, which moves the score."
@@ -230,16 +239,17 @@ def _notes(found: _Decoded, mono: np.ndarray, sample_rate: int) -> Iterator[str]
         )
 
 
-def _decode(path: Path, excerpt: Excerpt) -> _Decoded:
+def _decode(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
     """By libsndfile, else PyAV, else ffmpeg. Raises AudioError with what each of them said."""
-    said = []
+    said, known = [], ""
     for name, read in (("libsndfile", _by_libsndfile), ("PyAV", _by_pyav), ("ffmpeg", _by_ffmpeg)):
         try:
-            return read(path, excerpt)
+            return replace(read(path, file, excerpt), after=known)
         except _NotHere:
             continue
         except _Refused as error:
             said.append(f"{name}: {error}")
+            known = known or (str(error) if audio.marked(file) else "")
     more = " and ".join(part.partition(":")[0] for part in said[1:])
     if more:
         raise AudioError(f"{path}: not readable as a recording ({'; '.join(said)}); is it damaged, or no sound at all?")
@@ -259,52 +269,72 @@ class _Refused(Exception):
 
 def _room(path: Path, excerpt: Excerpt, seconds: float) -> None:
     """Raise AudioError where the part asked for begins after the end of the file, or is too long to be explained."""
+    if seconds <= 0:
+        raise AudioError(f"{path}: empty, it holds not one sample, expected a recording")
     if seconds <= excerpt.start:
         raise AudioError(
             f"{path}: lasts {seconds:g} s, there is nothing from {excerpt.start:g} s on; choose an earlier --start"
         )
     wanted = min(seconds, excerpt.end or seconds) - excerpt.start
     if wanted > excerpt.longest + 1e-6:
+        hint = "; or is its header damaged, that it says so?" if wanted > 86_400 else ""
         raise AudioError(
             f"{path}: {wanted:,.0f} s to explain, at most {excerpt.longest:g} s at a time; choose a part with --start and "
-            f"--end, in seconds, or allow more with --longest {np.ceil(wanted):.0f}"
+            f"--end, in seconds, or allow more with --longest {np.ceil(wanted):.0f}{hint}"
         )
 
 
-def _by_libsndfile(path: Path, excerpt: Excerpt, source: io.BytesIO | None = None) -> _Decoded:
+def _by_libsndfile(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
     try:
-        with soundfile.SoundFile(path if source is None else source) as file:
-            rate, frames = file.samplerate, file.frames
+        cut = audio.cut_off(file)
+        with audio.decoder(file) as sound:
+            rate, frames = sound.samplerate, sound.frames
             _room(path, excerpt, frames / rate)
             first = round(excerpt.start * rate)
             last = frames if excerpt.end is None else min(round(excerpt.end * rate), frames)
-            file.seek(first)
-            samples = file.read(last - first, dtype="float32", always_2d=True)
-            encoding = f"{file.format_info}, {file.subtype_info}"
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise _Refused(str(error).rpartition(": ")[2].rstrip(".")) from error
-    short = len(samples) < last - first or (source is None and audio.missing_bytes(path) > 0)
-    return _Decoded(samples, rate, encoding, frames / rate, short)
+            _affordable(path, last - first, sound.channels)
+            if first:
+                sound.seek(first)
+            samples = sound.read(last - first, dtype="float32", always_2d=True)
+            encoding = f"{sound.format_info}, {sound.subtype_info}"
+    except audio.NotSound as error:
+        raise _Refused(str(error)) from error
+    altered = len(samples) == frames and audio.altered(file, samples)
+    return _Decoded(samples, rate, encoding, frames / rate, bool(cut) or len(samples) < last - first, altered)
 
 
-def _by_pyav(path: Path, excerpt: Excerpt) -> _Decoded:
+def _affordable(path: Path, n_samples: int, channels: int) -> None:
+    """Raise AudioError where the samples of a part would fill the memory."""
+    if n_samples * channels > audio.LARGEST:
+        raise AudioError(
+            f"{path}: {n_samples:,} samples of {channels} channels to explain, at most {audio.LARGEST:,} in all; choose a "
+            f"part with --start and --end, or is its header damaged?"
+        )
+
+
+def _by_pyav(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
     try:
         import av
     except ImportError as error:
         raise _NotHere from error
+    file.seek(0)
     try:
-        with path.open("rb") as file, av.open(file, "r", options={"format_whitelist": _MEDIA}) as container:
+        with av.open(file, "r", options={"format_whitelist": _MEDIA}) as container:
             if not container.streams.audio:
                 raise _Refused("it has no audio track")
             stream = container.streams.audio[0]
-            rate, codec = stream.rate, stream.codec_context.codec.long_name
+            rate, codec = getattr(stream, "rate", None), stream.codec_context.codec.long_name
+            if rate not in reading.RATES:
+                raise _Refused(f"{rate or 'no'} samples a second")
             length = container.duration / av.time_base if container.duration else float("nan")
             if length > excerpt.start:  # of a bare AAC stream it is an estimate: what begins after it is looked for
                 _room(path, excerpt, length)
-            samples, truncated = _frames(container, stream, excerpt)
+            samples, truncated = _frames(path, container, stream, excerpt)
             encoding = f"{codec} in {path.suffix.lstrip('.').lower() or container.format.name}"
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise _Refused(getattr(error, "strerror", None) or str(error)) from error
+    except (AudioError, _Refused):
+        raise
+    except Exception as error:  # whatever a decoder of others says of bytes of others is about the file
+        raise _Refused(first_line(getattr(error, "strerror", None) or error)) from error
     if not len(samples):
         if length <= excerpt.start:
             _room(path, excerpt, length)
@@ -313,7 +343,7 @@ def _by_pyav(path: Path, excerpt: Excerpt) -> _Decoded:
     return _Decoded(samples, rate, encoding, length, truncated)
 
 
-def _frames(container, stream, excerpt: Excerpt) -> tuple[np.ndarray, bool]:
+def _frames(path: Path, container, stream, excerpt: Excerpt) -> tuple[np.ndarray, bool]:
     """Decoded samples `(N, channels)` of the excerpt, and whether decoding broke off. Stops once there are too many."""
     import av
 
@@ -328,6 +358,7 @@ def _frames(container, stream, excerpt: Excerpt) -> tuple[np.ndarray, bool]:
                 block = part.to_ndarray()
                 blocks.append(block[:, max(first - at, 0) : max(last - at, 0)].T)
                 at += block.shape[1]
+                _affordable(path, min(at, last) - first, block.shape[0])
             if at >= last:
                 break
     except av.FFmpegError:
@@ -338,7 +369,7 @@ def _frames(container, stream, excerpt: Excerpt) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(samples, dtype=np.float32), broken
 
 
-def _by_ffmpeg(path: Path, excerpt: Excerpt) -> _Decoded:
+def _by_ffmpeg(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
     """Through a pipe, as AU, whose header may leave the length open. One second over the longest shows what is too long."""
     program = shutil.which("ffmpeg")
     if program is None:
@@ -350,10 +381,14 @@ def _by_ffmpeg(path: Path, excerpt: Excerpt) -> _Decoded:
         "-i", f"file:{os.path.abspath(path)}", "-map", "0:a:0", "-to", f"{last:.6f}",
         "-c:a", "pcm_f32be", "-f", "au", "pipe:1",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, check=False)
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    if len(done.stdout) <= 32:
-        raise _Refused(lines[-1] if lines else "no sound came out")
-    found = _by_libsndfile(path, excerpt, io.BytesIO(done.stdout))
+    with tempfile.TemporaryFile() as sound:
+        try:
+            done = subprocess.run(command, stdout=sound, stderr=subprocess.PIPE, check=False, timeout=60 + excerpt.longest)
+        except subprocess.TimeoutExpired as error:
+            raise _Refused("it took longer than the part of the recording lasts") from error
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        if sound.seek(0, os.SEEK_END) <= 32:
+            raise _Refused(first_line(lines[-1]) if lines else "no sound came out")
+        found = _by_libsndfile(path, sound, excerpt)
     kind = path.suffix.lstrip(".").lower() or "unknown"
     return _Decoded(found.samples, found.rate, f"{kind}, read by ffmpeg", float("nan"), bool(lines))

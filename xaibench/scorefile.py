@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from xaibench import reading
 from xaibench.errors import XaibenchError
+from xaibench.reading import shown
 
 #: Columns of a file with keys: how many it has -> where (name, attack, key, subset) stand; None where it has none.
 _KEY_COLUMNS = {
@@ -81,7 +83,7 @@ def read_trials(path: Path, *, keys: Mapping[str, Key] | None = None, subset: st
         columns = columns or len(cells)
         if columns not in (2, 4):
             raise _wrong(
-                path, line, f"{len(cells)} columns ({' '.join(cells)[:60]!r})",
+                path, line, f"{len(cells)} columns ({shown(' '.join(cells), 60)})",
                 "4 (UTTERANCE ATTACK KEY SCORE) or 2 (UTTERANCE SCORE), divided by white space, not by commas",
             )  # fmt: skip
         if columns == 2 and keys is None:
@@ -91,17 +93,17 @@ def read_trials(path: Path, *, keys: Mapping[str, Key] | None = None, subset: st
         _check_columns(path, line, cells, columns)
         name, score = cells[0], _number(path, line, cells[-1])
         if name in seen:
-            raise _wrong(path, line, f"a second score of {name!r}", f"one an utterance; the first is on line {seen[name]}")
+            raise _wrong(path, line, f"a second score of {shown(name)}", f"one for each; the first is on line {seen[name]}")
         seen[name] = line
         attack = _attack(path, line, cells[1], cells[2]) if columns == 4 else ""
         if keys is not None:
             key = keys.get(name)
             if key is None:
                 raise _wrong(
-                    path, line, f"utterance {name!r}, which the keys do not hold", "keys of the same track and split"
+                    path, line, f"utterance {shown(name)}, which the keys do not hold", "keys of the same track and split"
                 )
             if columns == 4 and (key.attack == "bonafide") != (attack == "bonafide"):
-                raise _wrong(path, line, f"{name!r} as {cells[2]}", f"what the keys say, {key.attack!r}")
+                raise _wrong(path, line, f"{shown(name)} as {cells[2]}", f"what the keys say, {shown(key.attack)}")
             if subset is not None and key.subset != subset:
                 continue
             attack = key.attack
@@ -114,13 +116,13 @@ def read_trials(path: Path, *, keys: Mapping[str, Key] | None = None, subset: st
 def _check_complete(path: Path, seen: Mapping[str, int], keys: Mapping[str, Key] | None, subset: str | None) -> None:
     wanted = [n for n, k in (keys or {}).items() if subset is None or k.subset == subset]
     if keys is not None and not wanted:
-        known = ", ".join(sorted({k.subset for k in keys.values()} - {""})) or "none"
+        known = ", ".join(sorted({k.subset for k in keys.values()} - {""}))[:200] or "none"
         raise XaibenchError(f"{path}: the keys have no trial of subset {subset!r}; their subsets: {known}")
     missing = [n for n in wanted if n not in seen]
     if missing:
         raise XaibenchError(
-            f"{path}: no score for {len(missing)} of {len(wanted)} trials of the keys, the first {missing[0]!r}; score them "
-            f"all, or choose the subset that was scored"
+            f"{path}: no score for {len(missing)} of {len(wanted)} trials of the keys, the first {shown(missing[0])}; score "
+            f"them all, or choose the subset that was scored"
         )
 
 
@@ -145,7 +147,7 @@ def read_keys(path: Path, *, by: str = "attack") -> dict[str, Key]:
         if by == "vocoder":
             attack = cells[_DF_VOCODER]
         if name in keys:
-            raise _wrong(path, line, f"a second key of {name!r}", "one an utterance")
+            raise _wrong(path, line, f"a second key of {shown(name)}", "one an utterance")
         keys[name] = Key(sys.intern(_attack(path, line, attack or "replay", key)), sys.intern(subset))
     if not keys:
         raise XaibenchError(f"{path}: no keys in it; is it the right file?")
@@ -212,15 +214,16 @@ def read_asv_2021(path: Path, keys: Path, *, subset: str | None = "eval") -> Ite
     """
     for scored, known in zip_longest(_lines(path), _lines(keys)):
         if scored is None or known is None:
-            shorter, line = (path, known[0]) if scored is None else (keys, scored[0])
-            raise XaibenchError(f"{shorter}: ends before line {line} of the other file; both have one line a trial")
+            shorter, longer, line = (path, keys, known[0]) if scored is None else (keys, path, scored[0])
+            raise XaibenchError(f"{shorter}: ends before line {line} of {longer}; both have one line a trial")
         line, cells = scored
         at, facts = known
         _check_columns(path, line, cells, 3, "SPEAKER TRIAL SCORE")
         if len(facts) not in (8, 12):
             raise _wrong(keys, at, f"{len(facts)} columns", "8 (LA) or 12 (PA)")
         if cells[:2] != facts[:2]:
-            raise _wrong(path, line, f"the trial {' '.join(cells[:2])!r}", f"{' '.join(facts[:2])!r}, line {at} of {keys}")
+            found, wanted = (shown(" ".join(both[:2])) for both in (cells, facts))
+            raise _wrong(path, line, f"the trial {found}", f"{wanted}, line {at} of {keys}")
         _, attack, key, where = _KEY_COLUMNS[len(facts)]
         if subset is None or (where is not None and facts[where] == subset):
             yield _asv_trial(path, line, facts[attack] if attack is not None else "spoof", facts[key], cells[2])
@@ -228,36 +231,27 @@ def read_asv_2021(path: Path, keys: Path, *, subset: str | None = "eval") -> Ite
 
 def _asv_trial(path: Path, line: int, source: str, key: str, score: str) -> AsvTrial:
     if key not in ("target", "nontarget", "spoof"):
-        raise _wrong(path, line, f"key {key!r}", "target, nontarget or spoof; is this a file of ASV scores?")
+        raise _wrong(path, line, f"key {shown(key)}", "target, nontarget or spoof; is this a file of ASV scores?")
     attack = sys.intern(source) if key == "spoof" and source not in ("spoof", "-") else ""
     return AsvTrial(attack, sys.intern(key), _number(path, line, score))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, columns) of every line that is not empty."""
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
-                try:
-                    text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise _wrong(path, line, f"bytes that are not UTF-8 ({error.reason})", "text") from error
-                if cells := text.split():
-                    yield line, cells
-    except OSError as error:
-        raise XaibenchError(f"{path}: cannot be read ({error.strerror})") from error
+    for line, text in reading.lines(path, XaibenchError, what="text file"):
+        if cells := text.split():
+            yield line, cells
 
 
 def _check_columns(path: Path, line: int, cells: list[str], wanted: int, names: str = "") -> None:
     if len(cells) != wanted:
         expected = f"{wanted} ({names})" if names else f"{wanted}, as on the first line"
-        raise _wrong(path, line, f"{len(cells)} columns ({' '.join(cells)[:60]!r})", expected)
+        raise _wrong(path, line, f"{len(cells)} columns ({shown(' '.join(cells), 60)})", expected)
 
 
 def _attack(path: Path, line: int, attack: str, key: str) -> str:
     if key not in ("bonafide", "spoof"):
-        raise _wrong(path, line, f"key {key!r}", "bonafide or spoof; is there a header, or another order of columns?")
+        raise _wrong(path, line, f"key {shown(key)}", "bonafide or spoof; is there a header, or another order of columns?")
     if key == "bonafide":
         return "bonafide"
     if attack == "bonafide":
@@ -267,9 +261,10 @@ def _attack(path: Path, line: int, attack: str, key: str) -> str:
 
 def _number(path: Path, line: int, text: str) -> float:
     try:
-        value = float(text)
+        value = reading.number(text)
     except ValueError:
-        raise _wrong(path, line, f"score {text!r}", "a number; is there a header, or another order of columns?") from None
+        expected = "a number; is there a header, or another order of columns?"
+        raise _wrong(path, line, f"score {shown(text)}", expected) from None
     if not math.isfinite(value):
         raise _wrong(path, line, f"score {text!r}", "a finite number; the model that made it diverged on this recording")
     return value

@@ -42,6 +42,9 @@ SPEECH_WINDOW = 0.032
 #: Seconds on each side of a splice that count as the transition: two frames of the grid.
 TRANSITION = 0.02
 
+#: Of an utterance, once it is repeated to the length that a countermeasure hears.
+MOST_SEGMENTS = 100_000
+
 #: A frame that is half spoofed to within rounding is not in the region.
 _ROUNDING = 1e-9
 
@@ -60,12 +63,19 @@ def fit_segments(segments: Sequence[Segment], duration: float, n_samples: int, *
     if not duration > 0:
         raise XaibenchError(f"a recording of {duration} s cannot be repeated; expected a duration above 0")
     limit = n_samples / sample_rate
+    inside = [(start, end, label) for start, end, label in segments if start < duration]
+    turns = max(1, math.ceil(limit / duration))
+    if turns * len(inside) > MOST_SEGMENTS:
+        raise XaibenchError(
+            f"{len(inside)} segments within {duration:g} s, repeated {turns} times: more than {MOST_SEGMENTS:,}; are they "
+            f"in seconds?"
+        )
     fitted = []
-    for turn in range(max(1, math.ceil(limit / duration))):
+    for turn in range(turns):
         offset = turn * duration
-        for start, end, label in segments:
+        for start, end, label in inside:
             first, last = offset + start, min(offset + min(end, duration), limit)
-            if start < duration and first < last:
+            if first < last:
                 fitted.append((first, last, label))
     return tuple(fitted)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xaibench.errors import CheckpointError
+from xaibench.files import whole, write_text
 
 if TYPE_CHECKING:
     from xaibench.protocols import Countermeasure, TorchModule
@@ -26,13 +26,12 @@ def save_weights(path: Path, model: TorchModule, *, half: bool = False) -> None:
     half: floating-point numbers as float16, half the size; `halved` first, so that the model is what is written.
     """
     path = Path(path)
-    scratch = path.with_suffix(".tmp")
     # clone: safetensors refuses tensors that share memory
     state = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
     if half:
         state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
-    save_file(state, scratch)
-    os.replace(scratch, path)
+    with whole(path, flush=True) as scratch:
+        save_file(state, scratch)
 
 
 @torch.no_grad()
@@ -118,7 +117,7 @@ def save_imported(
         "eer": {},
         "made_with": {"torch": torch.__version__},
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_text(path.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
     return path
 
 

@@ -217,7 +217,7 @@ def test_verify_sees_a_change_that_kept_size_and_time(small):
     small.index()
     stat = small.flac.stat()
     content = bytearray(small.flac.read_bytes())
-    content[30] ^= 1  # within the MD5 of the stream, which libsndfile does not compare
+    content[13] ^= 1  # of the least bytes that a frame has, which nobody compares
     small.flac.write_bytes(content)
     os.utime(small.flac, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     before = small.table()

@@ -383,16 +383,16 @@ def test_files_that_are_no_label_files_are_named(tmp_path, monkeypatch):
     with pytest.raises(ManifestError, match=r"x\.npy: not a NumPy file"):
         read_label_file(path)
     np.save(path, np.zeros(3))
-    with pytest.raises(ManifestError, match=r"an array \(3,\) of float64, expected one pickled dictionary"):
+    with pytest.raises(ManifestError, match=r"its header is .*f8.*, expected one pickled dictionary"):
         read_label_file(path)
     labels(path, ["1", "0"])
-    with pytest.raises(ManifestError, match=r"an array \(2,\) of object"):
+    with pytest.raises(ManifestError, match=r"shape': \(2,\)"):
         read_label_file(path)
-    with pytest.raises(ManifestError, match=r"none\.npy: cannot be read"):
+    with pytest.raises(ManifestError, match=r"none\.npy: no such file"):
         read_label_file(tmp_path / "none.npy")
     labels(path, arrays(CELLS))
     monkeypatch.setattr("xaibench.datasets.seglab.LARGEST", 10)
-    with pytest.raises(ManifestError, match="expected at most 10; is it a label file"):
+    with pytest.raises(ManifestError, match="expected a label file of at most 10; is it another kind of file"):
         read_label_file(path)
 
 

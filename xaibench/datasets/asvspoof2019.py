@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, columns, locate, relative
+from xaibench.reading import shown
 
 COLUMNS = ("speaker", "utterance", "unused", "attack", "key")
 PROTOCOLS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
@@ -53,7 +54,8 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
 def _entry(where: str, line: Mapping[str, str], *, split: str, folder: str) -> Entry | Problem:
     attack, key = line["attack"], line["key"]
     if key not in ("bonafide", "spoof") or (key == "bonafide") != (attack == "-"):
-        return Problem(where, f"attack {attack!r} with key {key!r}, expected '- bonafide' or 'A01 spoof' to 'A19 spoof'")
+        found = f"attack {shown(attack)} with key {shown(key)}"
+        return Problem(where, f"{found}, expected '- bonafide' or 'A01 spoof' to 'A19 spoof'")
     return Entry(
         source=line["utterance"],
         speaker=line["speaker"],

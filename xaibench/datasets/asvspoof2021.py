@@ -17,14 +17,16 @@ Reference: X. Liu et al., "ASVspoof 2021: towards spoofed and deepfake speech de
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xaibench.datasets.asvspoof2019 import KINDS
-from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, columns, locate, relative
+from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, columns, locate, path_problem, relative
 from xaibench.errors import ManifestError
+from xaibench.reading import shown
 
 COLUMNS = ("speaker", "trial", "codec", "source", "attack", "key", "trimming", "subset")
 SUBSETS = ("eval", "progress", "hidden")
@@ -56,12 +58,12 @@ def scan(roots: Mapping[str, Path], *, track: str) -> Iterator[Entry | Problem]:
         where, trial = line
         if trial["subset"] not in SUBSETS:
             yield Problem(
-                where, f"subset {trial['subset']!r}, expected one of {', '.join(SUBSETS)}; are these the {track} keys?"
+                where, f"subset {shown(trial['subset'])}, expected one of {', '.join(SUBSETS)}; are these the {track} keys?"
             )
         elif trial["key"] not in ("bonafide", "spoof"):
-            yield Problem(where, f"key {trial['key']!r}, expected bonafide or spoof")
+            yield Problem(where, f"key {shown(trial['key'])}, expected bonafide or spoof")
         elif trial["subset"] == "eval":
-            yield _entry(where, trial, root=root, folders=folders)
+            yield path_problem(where, trial["trial"]) or _entry(where, trial, root=root, folders=folders)
 
 
 def _audio_folders(root: Path, track: str) -> list[Path]:
@@ -79,7 +81,7 @@ def _audio_folders(root: Path, track: str) -> list[Path]:
 
 def _entry(where: str, trial: Mapping[str, str], *, root: Path, folders: list[Path]) -> Entry:
     name = f"{trial['trial']}.flac"
-    folder = next((folder for folder in folders if (folder / name).exists()), folders[0])
+    folder = next((folder for folder in folders if os.path.exists(folder / name)), folders[0])
     return Entry(
         source=trial["trial"],
         speaker=trial["speaker"],

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, lines, locate, split_of
 from xaibench.errors import ManifestError
+from xaibench.reading import shown
 
 COLUMNS = ("client_id", "path")
 
@@ -31,14 +32,16 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
         values = line.split("\t")  # no quoting: sentences hold single quotation marks
         if header is None:
             header = values
-            missing = [c for c in COLUMNS if c not in header]
+            missing = [c for c in COLUMNS if header.count(c) != 1]
             if missing:
-                raise ManifestError(f"{where}: the columns {', '.join(missing)} are missing; is it tab-separated?")
+                raise ManifestError(
+                    f"{where}: the columns {', '.join(missing)} are missing, or there twice; is it tab-separated?"
+                )
             continue
         row = dict(zip(header, values, strict=False))
         absent = [c for c in COLUMNS if not row.get(c)]
         if absent:
-            yield Problem(where, f"the column {', '.join(absent)} is missing or empty: {line[:80]!r}")
+            yield Problem(where, f"the column {', '.join(absent)} is missing or empty: {shown(line)}")
             continue
         clip = row["path"] if "." in row["path"] else f"{row['path']}.mp3"  # early versions left the ending out
         yield Entry(

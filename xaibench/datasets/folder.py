@@ -18,13 +18,14 @@ share speaker and split; a missing vocoder is the name of the spoofed file's fol
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, audio_in, lines, relative, sorted_on_disk
+from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, audio_in, cells, lines, relative, sorted_on_disk
 from xaibench.errors import ManifestError
 from xaibench.manifest import SPLITS
+from xaibench.reading import shown
 
 REAL = "bonafide"
 ENDINGS = (".flac", ".wav")
@@ -55,7 +56,7 @@ def _from_folders(root: Path) -> Iterator[Entry | Problem]:
             source = name.rpartition(".")[0]
             yield Entry(source, UNKNOWN, split, REAL, relative(home / REAL / name, root))
             for vocoder in vocoders:
-                twin = next((source + e for e in TWIN_ENDINGS if (home / vocoder / (source + e)).exists()), None)
+                twin = next((source + e for e in TWIN_ENDINGS if os.path.exists(home / vocoder / (source + e))), None)
                 if twin is not None:
                     yield Entry(source, UNKNOWN, split, vocoder, relative(home / vocoder / twin, root))
 
@@ -64,16 +65,22 @@ def _from_table(table: Path) -> Iterator[Entry | Problem]:
     def rows() -> Iterator[tuple[str, ...]]:
         header: list[str] | None = None
         for where, line in lines(table):
-            values = next(csv.reader([line]))
+            values = cells(where, line)
             if header is None:
-                header = values
-                missing = [c for c in COLUMNS if c not in header]
+                header = values if isinstance(values, list) else []
+                missing = [c for c in COLUMNS if header.count(c) != 1]
                 if missing:
-                    raise ManifestError(f"{where}: the columns {', '.join(missing)} are missing; expected bonafide,spoof")
+                    raise ManifestError(
+                        f"{where}: the columns {', '.join(missing)} are missing, or there twice; expected bonafide,spoof"
+                    )
+                continue
+            if isinstance(values, Problem):
+                yield ("", where, values.message, "", "", "")
                 continue
             row = dict(zip(header, values, strict=False))
-            if len(values) != len(header) or not row["bonafide"] or not row["spoof"]:
-                yield ("", where, f"expected {','.join(header)}, with bonafide and spoof, got {line[:80]!r}", "", "", "")
+            if len(values) != len(header) or not all(PurePosixPath(row[column]).name for column in COLUMNS):
+                expected = f"expected {shown(','.join(header))}, with bonafide and spoof"
+                yield ("", where, f"{expected}, got {shown(line)}", "", "", "")
                 continue
             vocoder = row.get("vocoder") or PurePosixPath(row["spoof"]).parent.name
             real, spoof = (_below(row[column], table.parent) for column in COLUMNS)

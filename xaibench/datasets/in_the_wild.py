@@ -12,12 +12,12 @@ Reference: N. Müller et al., "Does audio deepfake detection generalize?", Inter
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, lines, locate, relative
+from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, cells, lines, locate, relative
 from xaibench.errors import ManifestError
+from xaibench.reading import shown
 
 COLUMNS = ("file", "speaker", "label")
 LABELS = {"bona-fide": "bonafide", "spoof": "unknown"}
@@ -30,20 +30,24 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
     folder = relative(table.parent, root)
     header: list[str] | None = None
     for where, line in lines(table):
-        values = next(csv.reader([line]))
+        values = cells(where, line)
         if header is None:
-            header = values
-            missing = [c for c in COLUMNS if c not in header]
+            header = values if isinstance(values, list) else []
+            missing = [c for c in COLUMNS if header.count(c) != 1]
             if missing:
                 raise ManifestError(
-                    f"{where}: the columns {', '.join(missing)} are missing; expected {','.join(COLUMNS)}, got {line[:80]!r}"
+                    f"{where}: the columns {', '.join(missing)} are missing, or there twice; expected {','.join(COLUMNS)}, "
+                    f"got {shown(line)}"
                 )
+            continue
+        if isinstance(values, Problem):
+            yield values
             continue
         row = dict(zip(header, values, strict=False))
         if len(values) != len(header):
-            yield Problem(where, f"{len(values)} fields, expected {len(header)} ({','.join(header)}): {line[:80]!r}")
+            yield Problem(where, f"{len(values)} fields, expected {len(header)} ({shown(','.join(header))}): {shown(line)}")
         elif row["label"] not in LABELS:
-            yield Problem(where, f"label {row['label']!r}, expected bona-fide or spoof")
+            yield Problem(where, f"label {shown(row['label'])}, expected bona-fide or spoof")
         else:
             yield Entry(
                 source=PurePosixPath(row["file"]).stem,

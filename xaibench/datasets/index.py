@@ -27,14 +27,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from xaibench import audio
+from xaibench import audio, reading
 from xaibench.datasets import align
 from xaibench.datasets.layout import AUDIO_ENDINGS, MAIN, Entry, Layout, Problem
 from xaibench.datasets.store import Facts, Store
 from xaibench.errors import AudioError, ManifestError
 from xaibench.manifest import COLUMNS, FURTHER_COLUMNS, SPLITS, check_names, format_segments, sha256_of
+from xaibench.reading import shown
 
 NAMED = 5  # problems and further files that a report names
 LABEL_SLACK = 0.02  # s: a last label may end this much after its recording (annotation is rounded)
@@ -111,6 +111,8 @@ def index(
         raise ManifestError(f"on_error is 'stop' or 'skip', got {on_error!r}")
     roots = _checked_roots(layout, roots)
     out = Path(out)
+    if not _in_utf8(str(out.absolute())):
+        raise ManifestError(f"{str(out)!a}: the folder's name is not UTF-8; choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,7 +133,7 @@ def _check_limit(layout: Layout, out: Path, limit: int | None) -> None:
     known = out / f"{layout.name}.toml"
     try:
         files = tomllib.loads(known.read_text(encoding="utf-8")).get("files", 0) if known.is_file() else 0
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         files = 0  # what is damaged is replaced
     if isinstance(files, int) and files > limit:
         raise ManifestError(
@@ -207,8 +209,10 @@ def _checked_roots(layout: Layout, roots: Mapping[str, Path]) -> dict[str, Path]
             option = "--root DIR" if name == MAIN else f"--root {name}=DIR"
             raise ManifestError(f"data set {layout.name!r} needs its {name} root, a folder: {option}")
     for name, root in roots.items():
-        if not Path(root).exists():
+        if not os.path.exists(root):
             raise ManifestError(f"{root}: no such folder (the {name} root of {layout.name!r})")
+        if not _in_utf8(str(Path(root).absolute())):
+            raise ManifestError(f"{str(root)!a}: the folder's name is not UTF-8, which its manifest is; rename it")
     return {name: Path(root).absolute() for name, root in roots.items()}
 
 
@@ -233,9 +237,7 @@ class _Run:
             if isinstance(entry, Problem):
                 self._problem(f"{entry.where}: {entry.message}")
                 continue
-            try:
-                (entry.path + entry.source).encode()
-            except UnicodeEncodeError:
+            if not _in_utf8(entry.path + entry.source):
                 self._problem(f"{entry.path!a}: the name is not UTF-8; rename the file")
                 continue
             try:
@@ -257,7 +259,7 @@ class _Run:
                 f"files out and counts them)"
             )
         self.tally.problems += 1
-        with self.problems.open("a", encoding="utf-8", newline="\n") as file:
+        with self.problems.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(" ".join(message.split()) + "\n")
         if len(self.tally.named_problems) < NAMED:
             self.tally.named_problems.append(message)
@@ -289,7 +291,7 @@ class _Run:
         where = entry.where or entry.path
         check_names(where, {"utt_id": entry.source, "vocoder": entry.attack, "path": entry.path})
         if entry.split not in SPLITS:
-            raise ManifestError(f"{where}: split {entry.split!r}, expected one of {', '.join(SPLITS)}")
+            raise ManifestError(f"{where}: split {shown(entry.split)}, expected one of {', '.join(SPLITS)}")
         self._check_first(entry, where)
         path = self._place(entry, where)
         half = self._half(entry, where)
@@ -310,21 +312,23 @@ class _Run:
         same = self.store.now(entry.root, entry.path)
         if same is not None:
             raise ManifestError(
-                f"{where}: the file {entry.path!r} is already there as {same.attack} of {same.source!r}: "
+                f"{where}: the file {shown(entry.path, 300)} is already there as {same.attack} of {same.source!r}: "
                 f"{same.place or same.path}"
             )
 
     def _place(self, entry: Entry, where: str) -> Path:
-        base = self.bases[entry.root]
+        base, name = self.bases[entry.root], shown(entry.path, 300)
         path = base / entry.path
         if Path(entry.path).is_absolute():
-            raise ManifestError(f"{where}: path {entry.path!r} is not below the root {base}; move the table above the files")
-        if path.is_dir():
+            raise ManifestError(f"{where}: path {name} is not below the root {base}; move the table above the files")
+        if os.path.isdir(path):
             raise ManifestError(f"{path}: a directory, expected an audio file")
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
             raise ManifestError(f"{path}: missing; is the {entry.root} root right, and the archive unpacked whole?")
-        if not path.resolve().is_relative_to(base):
-            raise ManifestError(f"{where}: path {entry.path!r} leaves the root {base}; is a folder above it the root?")
+        try:
+            reading.Root(base)(entry.path)
+        except ValueError as error:
+            raise ManifestError(f"{where}: path {error}; is a folder above it the root?") from error
         return path
 
     def _half(self, entry: Entry, where: str) -> Facts | None:
@@ -335,17 +339,17 @@ class _Run:
         if half is None:
             raise ManifestError(f"{where}: {entry.attack} of {entry.source!r} has no bona fide twin")
         if not half.sha256:
-            raise ManifestError(f"{where}: the bona fide twin of {entry.path!r}, {half.path}, was left out")
+            raise ManifestError(f"{where}: the bona fide twin of {shown(entry.path, 300)}, {half.path}, was left out")
         if (half.split, half.speaker) != (entry.split, entry.speaker):
             raise ManifestError(
-                f"{where}: {entry.attack} of {entry.source!r} is {entry.split} of speaker {entry.speaker!r}, its bona fide "
-                f"twin {half.split} of {half.speaker!r}; twins share both"
+                f"{where}: {entry.attack} of {entry.source!r} is {entry.split} of speaker {shown(entry.speaker)}, its bona "
+                f"fide twin {half.split} of {shown(half.speaker)}; twins share both"
             )
         return half
 
     def _read(self, entry: Entry, path: Path, stat: os.stat_result, half: Facts | None) -> Facts:
         if not self.rate:
-            self.rate, self.rate_of = _sample_rate(path), entry.path
+            self.rate, self.rate_of = audio.rate_of(path), entry.path
         try:
             samples = audio.read(path, sample_rate=self.rate)
         except AudioError as error:
@@ -421,13 +425,13 @@ def _named(facts: Facts, entry: Entry) -> Facts:
     )
 
 
-def _sample_rate(path: Path) -> int:
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: an empty file (0 bytes), expected WAV or FLAC; did a download or a copy fail?")
+def _in_utf8(name: str) -> bool:
+    """Whether a file's name is UTF-8: Python holds other bytes as halves of surrogate pairs."""
     try:
-        return soundfile.info(path).samplerate
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); is it truncated, or not WAV or FLAC?") from error
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _count_notes(layout: Layout, tally: _Tally, *, strict: bool) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ twins, hashes, counts and writes the manifest. Layouts stream: what must be sort
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import sqlite3
@@ -14,7 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from xaibench import reading
 from xaibench.errors import ManifestError
+from xaibench.reading import shown
 
 MAIN = "main"  # name of the root that every data set has
 BONAFIDE = "bonafide"  # name of the further root for bona fide speech that lives in another data set
@@ -110,20 +113,30 @@ def relative(path: Path, root: Path) -> str:
 def lines(path: Path) -> Iterator[tuple[str, str]]:
     """`(where, line)` of a text file in UTF-8, one at a time, without line ends; blank lines are left out.
 
-    Raises ManifestError, naming file and line, for a file that cannot be read or is not UTF-8.
+    Raises ManifestError, naming file and line, as `reading.lines`.
+    """
+    for number, line in reading.lines(path, ManifestError, what="protocol"):
+        if line.strip():
+            yield f"{path}:{number}", line
+
+
+def cells(where: str, line: str) -> list[str] | Problem:
+    """The cells of a line of comma-separated values; a Problem for a line that is none, a quotation mark left open, say.
+
+    >>> cells("meta.csv:2", '0.wav,"Guinness, Alec",spoof')
+    ['0.wav', 'Guinness, Alec', 'spoof']
     """
     try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise ManifestError(f"{where}: not UTF-8 ({error}); save the protocol as UTF-8") from error
-                if line.strip():
-                    yield where, line
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
+        return next(csv.reader([line], strict=True))
+    except csv.Error as error:
+        return Problem(where, f"{shown(line)}: no comma-separated values ({error})")
+
+
+def path_problem(where: str, name: str) -> Problem | None:
+    """A Problem where a protocol gives a path instead of a file's name."""
+    if "/" in name or "\\" in name:
+        return Problem(where, f"{shown(name)} is a path, expected the name of a file")
+    return None
 
 
 def columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]] | Problem]:
@@ -134,7 +147,7 @@ def columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
     for where, line in lines(path):
         values = line.split()
         if len(values) < len(names):
-            yield Problem(where, f"{len(values)} columns, expected {len(names)} ({' '.join(names)}): {line[:80]!r}")
+            yield Problem(where, f"{len(values)} columns, expected {len(names)} ({' '.join(names)}): {shown(line)}")
         else:
             yield where, dict(zip(names, values, strict=False))
 

@@ -15,6 +15,7 @@ Reference: C. Sun, S. Jia, S. Hou and S. Lyu, "AI-synthesized voice detection us
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
         yield Entry(source, reader, split, "bonafide", relative(home / "gt" / name, root))
         for vocoder in VOCODERS:
             names = [f"{source}{suffix}" for suffix in SUFFIXES]
-            twin = next((n for n in names if (home / vocoder / n).exists()), None)
+            twin = next((n for n in names if os.path.exists(home / vocoder / n)), None)
             if twin is None:
                 yield Problem(
                     str(home / "gt" / name), f"no twin by {vocoder}; looked for {vocoder}/{f' and {vocoder}/'.join(names)}"

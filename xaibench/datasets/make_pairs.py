@@ -116,17 +116,8 @@ def synthesise(path: Path, name: str, vocoders: Mapping[str, Vocoder]) -> dict[s
 
 
 def _read(path: Path) -> np.ndarray:
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, promised = file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error})") from error
-    if len(samples) != promised:
-        raise AudioError(f"{path}: truncated, the header promises {promised} samples and {len(samples)} are there")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: samples are NaN or infinite")
-    return audio.resample(samples, rate, chain.SAMPLE_RATE)
+    samples, rate = audio.read_channels(path)
+    return audio.resample(samples[:, 0], rate, chain.SAMPLE_RATE)
 
 
 def _recordings(top: Path, limit: int | None) -> Iterator[Path]:

@@ -24,9 +24,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, columns, lines, locate, relative
+from xaibench.datasets.layout import MAIN, Entry, Layout, Problem, columns, lines, locate, path_problem, relative
 from xaibench.datasets.seglab import label_cells, read_label_file
 from xaibench.errors import ManifestError
+from xaibench.manifest import check_overlaps
+from xaibench.reading import number, shown
 
 COLUMNS = ("speaker", "utterance", "unused", "system", "key")
 SPLITS = ("train", "dev", "eval")
@@ -67,18 +69,19 @@ def _entry(
 ) -> Entry | Problem:
     utterance, system, key = line["utterance"], line["system"], line["key"]
     if key not in LABELS or (key == "bonafide") != (system == "-"):
-        return Problem(where, f"system {system!r} with key {key!r}, expected '- bonafide' or 'CON spoof'")
-    if "/" in utterance or "\\" in utterance:
-        return Problem(where, f"utterance {utterance!r} is a path, expected the name of a file")
+        return Problem(where, f"system {shown(system)} with key {shown(key)}, expected '- bonafide' or 'CON spoof'")
+    if problem := path_problem(where, utterance):
+        return problem
     if utterance in seen:
-        return Problem(where, f"{utterance!r} is already on {seen[utterance]}")
+        return Problem(where, f"{shown(utterance)} is already on {seen[utterance]}")
     seen[utterance] = where
     try:
         segments = labels.of(utterance) if key == "spoof" else ()
     except ManifestError as error:
         return Problem(where, str(error))
     if key == "spoof" and not any(label == "spoof" for _, _, label in segments):
-        return Problem(where, f"{labels.path}: {utterance!r} is labelled bona fide throughout, and the protocol says spoof")
+        whose = f"{labels.path}: {shown(utterance)}"
+        return Problem(where, f"{whose} is labelled bona fide throughout, and the protocol says spoof")
     return Entry(
         source=utterance,
         speaker=line["speaker"],
@@ -111,7 +114,7 @@ class _Labels:
     def of(self, utterance: str) -> Segments:
         """Its segments. Raises ManifestError, naming file and utterance: none, or not those of this recording."""
         if utterance not in self.known:
-            raise ManifestError(f"{self.path}: no labels of {utterance!r}, which the protocol calls spoofed")
+            raise ManifestError(f"{self.path}: no labels of {shown(utterance)}, which the protocol calls spoofed")
         duration = self.durations.get(utterance)
         if self.resolution:
             cells = label_cells(self.known[utterance], path=self.path, utterance=utterance)
@@ -121,7 +124,7 @@ class _Labels:
         segments = self.known[utterance]
         end = max(last for _, last, _ in segments)
         if duration is not None and end > duration + ROUNDING:
-            raise ManifestError(f"{self.path}: {utterance!r} is labelled to {end} s, reco2dur gives it {duration} s")
+            raise ManifestError(f"{self.path}: {shown(utterance)} is labelled to {end} s, reco2dur gives it {duration} s")
         return segments
 
 
@@ -132,8 +135,8 @@ def check_label_count(count: int, duration: float, resolution: float, *, path: P
     """
     if abs(count - duration / resolution) > 1 + ROUNDING / resolution:
         raise ManifestError(
-            f"{path}: {utterance!r} has {count} labels of {resolution} s, so {count * resolution:.2f} s, and the recording "
-            f"is {duration:.2f} s long; do labels and audio belong to one version?"
+            f"{path}: {shown(utterance)} has {count} labels of {resolution} s, so {count * resolution:.2f} s, and the "
+            f"recording is {duration:.2f} s long; do labels and audio belong to one version?"
         )
 
 
@@ -156,10 +159,12 @@ def read_durations(path: Path) -> dict[str, float]:
     """`reco2dur`, lines `UTTERANCE SECONDS`: utterance -> seconds. Raises ManifestError, naming file and line."""
     found: dict[str, float] = {}
     for where, line in lines(path):
-        utterance, _, text = line.strip().partition(" ")
-        found[utterance] = _seconds(text, f"{where}: duration")
+        utterance, text = [*line.split(None, 1), "", ""][:2]
+        if utterance in found:
+            raise ManifestError(f"{where}: a second duration of {shown(utterance)}, expected one an utterance")
+        found[utterance] = _seconds(text.strip(), f"{where}: duration")
         if found[utterance] <= 0:
-            raise ManifestError(f"{where}: duration {text!r}, expected seconds above 0")
+            raise ManifestError(f"{where}: duration {shown(text)}, expected seconds above 0")
     return found
 
 
@@ -173,24 +178,26 @@ def read_rttm(path: Path) -> dict[str, Segments]:
     for where, line in lines(path):
         parts = line.split()
         if len(parts) != 10 or parts[0] != "SPEAKER":
-            raise ManifestError(f"{where}: {line!r}, expected `SPEAKER UTT 1 START DURATION <NA> <NA> LABEL <NA> <NA>`")
+            raise ManifestError(f"{where}: {shown(line)}, expected `SPEAKER UTT 1 START DURATION <NA> <NA> LABEL <NA> <NA>`")
         if parts[7] not in LABELS:
-            raise ManifestError(f"{where}: label {parts[7]!r}, expected spoof or bonafide")
+            raise ManifestError(f"{where}: label {shown(parts[7])}, expected spoof or bonafide")
         start, duration = _seconds(parts[3], f"{where}: start"), _seconds(parts[4], f"{where}: duration")
         if start < 0 or duration <= 0:
             raise ManifestError(f"{where}: start {parts[3]}, duration {parts[4]}, expected a stretch of time in seconds")
         # Five decimals, as the authors' reader: sums of two decimals have rounding noise behind them.
         found.setdefault(parts[1], []).append((start, round(start + duration, 5), parts[7]))
+    for utterance, listed in found.items():
+        check_overlaps(f"{path}: {shown(utterance)}", listed)
     return {utterance: tuple(sorted(listed)) for utterance, listed in found.items()}
 
 
 def _seconds(text: str, where: str) -> float:
     try:
-        value = float(text)
+        value = number(text)
     except ValueError as error:
-        raise ManifestError(f"{where} {text!r} is not a number of seconds") from error
+        raise ManifestError(f"{where} {shown(text)} is not a number of seconds") from error
     if not math.isfinite(value):
-        raise ManifestError(f"{where} {text!r} is not finite")
+        raise ManifestError(f"{where} {shown(text)} is not finite")
     return value
 
 

@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from xaibench.errors import ManifestError
+from xaibench import reading
+from xaibench.errors import ManifestError, first_line, told
+from xaibench.reading import shown
 
 #: Bytes. The largest real one (eval, 0.01 s: 71,237 utterances of 3 s in 4-byte characters) is near 100 MB.
-LARGEST = 1 << 29
+LARGEST = 1 << 28
+
+#: Opcodes, of which the largest real one has two million, and labels, 25 million. A byte of a pickle can make an object of
+#: 56, and the bytes of one array can serve any number of them: without these bounds a file of 200 MB fills any memory.
+MOST_OPCODES = 1 << 24
+MOST_LABELS = 1 << 26
 
 
 def read_label_file(path: Path) -> dict[str, Any]:
@@ -27,26 +35,19 @@ def read_label_file(path: Path) -> dict[str, Any]:
     Nothing in the file is run. Raises ManifestError, naming the file: too large, not a NumPy file of one pickled object,
     a pickle that names anything but an array's parts (the name is in the message), or that holds no dictionary.
     """
-    try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= LARGEST else b""
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
-    if size > LARGEST:
-        raise ManifestError(f"{path}: {size} bytes, expected at most {LARGEST}; is it a label file?")
-    stream = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(stream)
-    except ValueError as error:
-        raise ManifestError(f"{path}: not a NumPy file ({error})") from error
-    if not dtype.hasobject or shape != ():
-        raise ManifestError(f"{path}: an array {shape} of {dtype}, expected one pickled dictionary (shape (), object)")
+    with reading.opened(path, ManifestError, what="label file", most=LARGEST) as file:
+        stream = io.BytesIO(file.read())
+    if stream.read(6) != b"\x93NUMPY":
+        raise ManifestError(f"{path}: not a NumPy file, which labels are; is it cut off, or another file?")
+    wide = 2 if stream.read(2) == b"\x01\x00" else 4  # versions 2 and 3 have longer headers
+    header = stream.read(min(int.from_bytes(stream.read(wide), "little"), LONGEST_HEADER)).decode("latin-1")
+    if not _HEADER.fullmatch(header):
+        found = shown(header.strip())
+        raise ManifestError(f"{path}: its header is {found}, expected one pickled dictionary ('|O', shape ())")
     try:
         made = _Machine(stream, path).load()
     except _MALFORMED as error:
-        raise ManifestError(f"{path}: not a pickle of labels ({type(error).__name__}: {error})") from error
+        raise ManifestError(f"{path}: not a pickle of labels ({told(error)})") from error
     labels = made.items if isinstance(made, _Array) else made
     if isinstance(labels, list) and len(labels) == 1:  # an array of shape ()
         labels = labels[0]
@@ -63,21 +64,28 @@ def label_cells(labels: Any, *, path: Path, utterance: str) -> list[str]:
     items = labels.items if isinstance(labels, _Array) else labels
     if not isinstance(items, (list, tuple)) or not items:
         raise ManifestError(
-            f"{path}: {utterance!r} has {type(labels).__name__} for labels, expected an array of '1' and '0'"
+            f"{path}: {shown(utterance)} has {type(labels).__name__} for labels, expected an array of '1' and '0'"
         )
-    cells = [str(int(i)) if i in (0, 1) else i for i in items]  # numbers and booleans, too
-    if not all(isinstance(c, str) for c in cells) or not set(cells) <= {"0", "1"}:
-        stray = next(c for c in cells if c not in ("0", "1"))
-        raise ManifestError(
-            f"{path}: {utterance!r} has the label {str(stray)[:40]!r}, expected '1' (bona fide) or '0' (spoof)"
-        )
+    cells = [_LABELS.get(i, "") if isinstance(i, (str, int, float)) else "" for i in items]
+    if "" in cells:
+        stray = items[cells.index("")]  # a list within a list within a list has no end when it is printed
+        said = shown(stray, 40) if isinstance(stray, (str, int, float)) else f"of type {type(stray).__name__}"
+        raise ManifestError(f"{path}: {shown(utterance)} has the label {said}, expected '1' (bona fide) or '0' (spoof)")
     return cells
 
+
+#: A label as it may be stored -> the label. Numbers and booleans, too: True is 1 and 0.0 is 0.
+_LABELS: dict[object, str] = {"0": "0", "1": "1", 0: "0", 1: "1"}
+
+
+#: How NumPy describes an array that holds one object. Its own reader of headers compiles them.
+_HEADER = re.compile(r"\{'descr': '\|?O[48]?', 'fortran_order': (False|True), 'shape': \(\), \}\s*")
+LONGEST_HEADER = 10_000  # characters, NumPy's own bound
 
 #: What malformed input can make the machine raise. Nothing else of the pickle reaches us as an exception.
 _MALFORMED = (
     pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError,
-    OverflowError, RecursionError, MemoryError,
+    OverflowError, RecursionError, MemoryError, SystemError,
 )  # fmt: skip
 
 #: Names a pickled array refers to (NumPy 1 and 2; `encode` where it was written by pickle protocol 2) -> stand-in.
@@ -93,6 +101,24 @@ _NAMES = {
 _PLAIN = {"U1", "S1", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"}
 
 
+class _Budget(dict[int, Any]):
+    """Opcodes by their byte, each look-up of which is counted, as are the labels that were made."""
+
+    opcodes, labels = MOST_OPCODES, MOST_LABELS
+
+    def __getitem__(self, code: int) -> Any:
+        self.opcodes -= 1
+        if self.opcodes < 0:
+            raise ValueError(f"more than {MOST_OPCODES:,} opcodes")
+        return super().__getitem__(code)
+
+    def spend(self, labels: int) -> None:
+        """Raises ValueError where there would be too many."""
+        self.labels -= labels
+        if self.labels < 0:
+            raise ValueError(f"more than {MOST_LABELS:,} labels")
+
+
 class _Type:
     """Stands in for a dtype: its name, and the byte order its state adds."""
 
@@ -100,7 +126,7 @@ class _Type:
 
     def __init__(self, name: object) -> None:
         if not isinstance(name, str) or (name.lstrip("<>|=") not in _PLAIN and name.lstrip("|") not in ("O", "O8", "O4")):
-            raise ValueError(f"element type {name!r}")
+            raise ValueError(f"element type {shown(name) if isinstance(name, str) else type(name).__name__}")
         self.name, self.order = name.lstrip("<>|="), "|"
 
     def __setstate__(self, state: object) -> None:
@@ -112,18 +138,24 @@ class _Type:
         """`count` elements of raw bytes as plain Python values."""
         if not isinstance(data, bytes):
             raise ValueError(f"{type(data).__name__} for the bytes of an array of {self.name}")
-        values = np.frombuffer(data, dtype=np.dtype(self.order.replace("|", "=") + self.name))
+        plain = {"U1": "u4", "S1": "u1"}.get(self.name, self.name)  # characters as numbers: four bytes can be none
+        values = np.frombuffer(data, dtype=np.dtype(self.order.replace("|", "=") + plain))
         if len(values) != count:
             raise ValueError(f"{len(values)} elements, the array's shape says {count}")
-        return [v.decode("latin1") for v in values.tolist()] if self.name == "S1" else values.tolist()
+        if plain == self.name:
+            return values.tolist()
+        if values.max(initial=0) > 127:
+            raise ValueError("labels in letters beyond ASCII")
+        return list(values.astype(np.uint8).tobytes().decode("ascii"))
 
 
 class _Array:
     """Stands in for an array: its elements as a list."""
 
-    __slots__ = ("items",)
+    __slots__ = ("budget", "items")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: _Budget) -> None:
+        self.budget = budget
         self.items: list[Any] = []
 
     def __setstate__(self, state: object) -> None:
@@ -131,8 +163,11 @@ class _Array:
             raise ValueError("malformed array")
         _, shape, kind, _, data = state
         if not isinstance(kind, _Type) or not isinstance(shape, tuple) or len(shape) > 1:
-            raise ValueError(f"an array of shape {shape!r}, expected (n,)")
+            raise ValueError("an array whose shape or kind is none, expected (n,) elements of a kind")
         count = shape[0] if shape else 1
+        if type(count) is not int or count < 0:
+            raise ValueError("an array whose length is no whole number")
+        self.budget.spend(count)
         if kind.name.startswith("O"):
             if not isinstance(data, list) or len(data) != count:
                 raise ValueError(f"an array of {count} objects that does not hold them")
@@ -144,19 +179,20 @@ class _Array:
 class _Name:
     """Stands in for a name the pickle may refer to; calling it makes another stand-in."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("budget", "kind")
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, budget: _Budget) -> None:
+        self.kind, self.budget = kind, budget
 
     def __call__(self, *arguments: Any) -> Any:
         if self.kind == "_reconstruct":
-            return _Array()
+            return _Array(self.budget)
         if self.kind == "dtype":
             return _Type(arguments[0])
         if self.kind == "scalar":
             return arguments[0].read(arguments[1], 1)[0]
         if self.kind == "encode" and arguments[1:] in ((), ("latin1",)) and isinstance(arguments[0], str):
+            self.budget.spend(len(arguments[0]))
             return arguments[0].encode("latin1")
         raise ValueError(f"{self.kind} cannot be called here")
 
@@ -175,20 +211,40 @@ _OPCODES = (
 )  # fmt: skip
 
 
+def _check_names(keys: list[Any]) -> None:
+    """A key is a name. To hash a tuple of two tuples, of two each, and so on, does not end."""
+    if not all(isinstance(key, str) for key in keys):
+        raise ValueError("a key that is no name of an utterance")
+
+
 class _Machine(pickle._Unpickler):  # the interpreted one: its memo is a dictionary, and its opcodes can be chosen
     dispatch: ClassVar[dict[int, Any]] = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES}
 
     def __init__(self, stream: io.BytesIO, path: Path) -> None:
         super().__init__(stream, encoding="latin1")
         self.path = path
+        self.budget = _Budget(self.dispatch)
+        vars(self)["dispatch"] = self.budget  # the loop takes its opcodes from there
+
+    def _set(self: Any) -> None:
+        """SETITEM."""
+        _check_names(self.stack[-2:-1])
+        self.load_setitem()
+
+    def _set_all(self: Any) -> None:
+        """SETITEMS: keys and values since the mark."""
+        _check_names(self.stack[::2])
+        self.load_setitems()
+
+    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _set, _set_all
 
     def find_class(self, module: str, name: str) -> _Name:
         if (module, name) not in _NAMES:
             raise ManifestError(
-                f"{self.path}: its pickle refers to {module}.{name}, which a label file has no use for; nothing was run. "
-                f"Get the file again from Zenodo 5766198"
+                f"{self.path}: its pickle refers to {first_line(f'{module}.{name}')}, which a label file has no use for; "
+                f"nothing was run. Get the file again from Zenodo 5766198"
             )
-        return _Name(_NAMES[module, name])
+        return _Name(_NAMES[module, name], self.budget)
 
     def persistent_load(self, pid: object) -> None:
         raise pickle.UnpicklingError("a persistent id")

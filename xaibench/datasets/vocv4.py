@@ -31,9 +31,11 @@ from xaibench.datasets.layout import (
     columns,
     lines,
     locate,
+    path_problem,
     relative,
     sorted_on_disk,
 )
+from xaibench.reading import shown
 
 COLUMNS = ("voice", "trial", "unused", "attack", "key")
 UTTERANCE = re.compile(r"LA_[TDE]_\d{7}")
@@ -59,7 +61,9 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
             where, trial = line
             found = UTTERANCE.search(trial["trial"])
             if found is None:
-                yield ("", where, f"trial {trial['trial']!r} holds no ASVspoof utterance (LA_T_1234567)", "", "")
+                yield ("", where, f"trial {shown(trial['trial'])} holds no ASVspoof utterance (LA_T_1234567)", "", "")
+            elif problem := path_problem(where, trial["trial"]):
+                yield ("", where, problem.message, "", "")
             elif trial["key"] == "spoof":
                 yield (found[0], trial["trial"], trial["attack"], trial["voice"], where)
 

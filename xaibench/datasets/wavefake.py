@@ -16,6 +16,7 @@ Benchmarks 2021 (arXiv 2111.02813).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,7 +51,7 @@ def scan(roots: Mapping[str, Path]) -> Iterator[Entry | Problem]:
         split = split_of(source)
         yield Entry(source, SPEAKER, split, "bonafide", relative(real / file, roots[name]), root=name)
         for folder in folders:
-            twin = next((source + s for s in SUFFIXES if (generated / folder / (source + s)).exists()), None)
+            twin = next((source + s for s in SUFFIXES if os.path.exists(generated / folder / (source + s))), None)
             if twin is None:
                 yield Problem(str(real / file), f"no twin in {folder}; looked for {source} with {', '.join(SUFFIXES)}")
             else:
