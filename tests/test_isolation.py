@@ -241,6 +241,11 @@ def test_a_fresh_interpreter_does_where_there_is_no_nursery(site, tmp_path):
     assert fresh._workers == {}
 
 
+def hears_interrupts():
+    """Also where the tests are a job in the background, which ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_process(site, tmp_path, source, with_signal):
     code = (
@@ -251,8 +256,9 @@ def test_a_run_that_is_stopped_leaves_no_process(site, tmp_path, source, with_si
         "    run(toybench.spec(root, 'hangs', limit=1), out, engine=engine, report=lambda p: print(p.phase, flush=True))\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, site / "toy", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", code, site / "toy", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hears_interrupts,
+    )  # fmt: skip
     while process.stdout.readline() != "cells\n":
         assert process.poll() is None, process.stderr.read()
     while len(relatives(site, source)) < 3:  # the run, the nursery, the method

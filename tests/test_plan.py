@@ -24,7 +24,10 @@ def literally(spec: RunSpec, pair, facts) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-@pytest.mark.parametrize("facts", [{}, {"attributor": ["zebra", {"pair": "pair"}], "z": [1.5, None]}, {"a": {"b": "\\0pair"}}])
+FACTS = [{}, {"attributor": ["zebra", {"pair": "pair"}], "z": [1.5, None]}, {"a": {"b": "\\0pair"}}]
+
+
+@pytest.mark.parametrize("facts", FACTS)
 def test_many_fingerprints_are_those_of_each(tmp_path, monkeypatch, facts):
     toybench.write_corpus(tmp_path)
     toybench.install(monkeypatch)

@@ -251,8 +251,7 @@ def open_corpus(name: str, root: Roots | None = None) -> Corpus:
     """
     if str(name).endswith(".toml"):
         return read_manifest(Path(name), remembered_roots(Path(name), root))
-    dataset, plugin = load("datasets", name), find("datasets", name)
-    who = f"data set {name!r} of {plugin.distribution} {plugin.version}"
+    dataset = load("datasets", name)
     try:
         corpus = dataset.open(
             {n: Path(r) for n, r in root.items()} if isinstance(root, Mapping) else Path(root) if root else None
@@ -260,10 +259,15 @@ def open_corpus(name: str, root: Roots | None = None) -> Corpus:
     except XaibenchError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"{who} could not be opened: {told(error)}; does it need --root?") from error
+        raise PluginError(f"{_data_set(name)} could not be opened: {told(error)}; does it need --root?") from error
     if why := _unsound(corpus):
-        raise PluginError(f"{who} {why}")
+        raise PluginError(f"{_data_set(name)} {why}")
     return corpus
+
+
+def _data_set(name: str) -> str:
+    plugin = find("datasets", name)
+    return f"data set {name!r} of {plugin.distribution} {plugin.version}"
 
 
 def _unsound(corpus: object) -> str:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from xaibench.cli.stopping import STATUS, STOPPED, heeding_interrupts, told
 from xaibench.errors import XaibenchError
+from xaibench.reading import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,21 +22,23 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: what they hold, and whether their files are intact.")
 app.add_typer(data_app, name="data")
 
-STOPPED = "stopped; what was finished is kept, and of a run or an evaluation the same command continues"
-
 Names = Annotated[str, typer.Option(metavar="NAME[,NAME...]")]
 
 
 def main() -> None:
     """Entry point: our own errors become one readable line, and so does Ctrl-C."""
     try:
-        code = app(standalone_mode=False)  # typer turns Ctrl-C into the exit code 130
+        with heeding_interrupts():
+            code = app(standalone_mode=False)  # typer turns Ctrl-C into an exit code
+        if code == STATUS:
+            raise KeyboardInterrupt
         if code:
-            fail(STOPPED if code == 130 else "", code)
+            fail("", code)
     except XaibenchError as error:
         fail(f"error: {error}", 2)
     except (KeyboardInterrupt, typer.Abort):
-        fail(STOPPED, 130)
+        told.set()
+        fail(STOPPED, STATUS)
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except Exception as error:
@@ -46,5 +50,5 @@ def main() -> None:
 
 def fail(message: str, code: int) -> None:
     """Print one line to the standard error and leave."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     sys.exit(code)

@@ -1,0 +1,67 @@
+"""Ctrl-C ends every command within two seconds, whatever it is doing.
+
+The first one raises KeyboardInterrupt, so that workers are ended and half-written files removed. That may fail: code of a
+method or of a library can catch the exception, one that arrives inside a destructor or a callback is lost, and Python hears
+of it only when a long call into C returns. So a thread, which the signal wakes by itself, counts GRACE seconds and then ends
+the process as a SIGKILL would. That loses nothing: every file is written whole or not at all, and the same command
+continues. A second Ctrl-C does so at once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Seconds in which a command may end by itself.
+GRACE = 1.5
+#: Exit status of a command that Ctrl-C ended, as shells have it: 128 and the number of the signal.
+STATUS = 128 + signal.SIGINT
+STOPPED = "stopped; what was finished is kept, and of a run or an evaluation the same command continues"
+#: A progress bar hides it, and may not come to show it again.
+SHOW_CURSOR = "\x1b[?25h"
+#: Set by whoever has printed STOPPED.
+told = threading.Event()
+
+
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """Within the block Ctrl-C is as described above, and after it, where it came within.
+
+    Nothing is changed where Ctrl-C is ignored (`nohup`, a job in the background), and outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    hears, says = os.pipe()
+    os.set_blocking(says, False)  # as `set_wakeup_fd` asks for
+    before = signal.set_wakeup_fd(says, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(hears,), name="xaibench-interrupts", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(says)  # which ends the watch, unless it counts
+
+
+def _watch(hears: int) -> None:
+    """Wait for the first SIGINT, then for a second one or for the end of the grace."""
+    signals = b""
+    while signal.SIGINT not in signals:
+        signals = os.read(hears, 1)
+        if not signals:
+            os.close(hears)
+            return
+    while select.select([hears], [], [], GRACE)[0]:
+        new = os.read(hears, 1)
+        if not new:  # the block is left: nobody writes any more
+            threading.Event().wait(GRACE)
+        if not new or signal.SIGINT in new:
+            break
+    if not told.is_set():
+        os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{STOPPED}\n".encode())  # whatever holds Python's own streams
+    os._exit(STATUS)
