@@ -6,7 +6,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(p))
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test check check-all lint types coverage wheels oldest docs format bench clean
+.PHONY: demo test check check-all lint types coverage wheels oldest docs format bench clean determinism canary
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECTS)
@@ -54,7 +54,15 @@ oldest: $(VENV)/.test
 	build/oldest/bin/python -m pytest -n 2 -m 'not heavy' -q
 	rm -rf build/oldest
 
-check-all: check
+# The real thing twice, in fresh processes that share nothing but the machine: every file must be the same.
+determinism: $(VENV)/.test
+	$(BIN)/python tests/steady.py
+
+# New numbers for tests/canary/board.json, after BENCHMARK_VERSION was raised: docs/determinism.md says when.
+canary: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python tests/canary/make.py
+
+check-all: check determinism
 	$(BIN)/python -m pytest -n 2 -q
 
 bench: $(VENV)/.test

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+#: The version of the benchmark, apart from that of the package: raised when a number of a board that stays the same (truth,
+#: projection, metrics, methods and their defaults, shipped data and weights) changes by more than rounding, and never
+#: otherwise. `run.json` holds it, runs of two versions share no board, and `tests/canary` keeps the numbers.
+BENCHMARK_VERSION = 1
+
 #: Public name -> the module it lives in.
 _HOMES = {
     "run": "xaibench.api.runs",

@@ -2,31 +2,90 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from xaibench.errors import RunError
+from xaibench import checksums, reading
+from xaibench.errors import RunError, first_line
 
 #: What a field of a spec is made of.
 PARTS = {"truth": ("name",), "grid": ("sample_rate", "n_fft", "hop", "window")}
-_AGAIN = "run again with the same --out to have it made again"
+_AGAIN = "remove it and run again with the same --out to have it made again"
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """The whole of run.json. Raises RunError: no such folder, no run folder, damaged, or no object."""
+    """The whole of run.json. Raises RunError: no such folder, no run folder, damaged, edited, or of another form."""
     path = Path(run) / "run.json"
     if not path.is_file():
         hint = "no such folder" if not Path(run).is_dir() else "it has no run.json"
         raise RunError(f"{run}: not a run folder ({hint}); expected the --out of `xaibench run`")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: damaged ({error}); {_AGAIN}") from error
+        content = reading.content(path, RunError, what="file of JSON", hint=_AGAIN, most=reading.LARGEST_JSON)
+        checksums.check(path, content, checksums.known(Path(run)))  # read after the file: a run may be writing both
+        record = reading.parsed(content)
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({first_line(error)}); {_AGAIN}") from error
+    return checked(record, path)
+
+
+def checked(record: object, path: Path) -> dict[str, Any]:
+    """A record whose parts, where it has them, are of the kinds that a run writes. Raises RunError naming the first other.
+
+    >>> checked({"spec": {}, "days": []}, Path("run.json"))
+    {'spec': {}, 'days': []}
+    """
     if not isinstance(record, dict):
         raise RunError(f"{path}: expected an object, got {type(record).__name__}; is it another program's file?")
+    for name, value, kind in _parts(record):
+        if not isinstance(value, kind):
+            name = first_line(name)
+            raise RunError(f"{path}: damaged ({name} is {type(value).__name__}, which no run writes there); {_AGAIN}")
     return record
+
+
+def _parts(record: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Parts of a record that are read without a further look: name, value, and the kind it must be of."""
+    for name in ("identity", "spec", "environment", "dataset", "truths", "origins", "plugins", "sizes", "countermeasures"):
+        yield name, record.get(name, {}), dict
+    for name in ("earlier", "days", "workers"):
+        yield name, record.get(name, []), list
+    for number, day in enumerate(record.get("days", ())):
+        yield f"days.{number}", day, str
+    yield from _of_stamp("", record)
+    for number, stamp in enumerate(record.get("earlier", ())):
+        yield f"earlier.{number}", stamp, dict
+        yield from _of_stamp(f"earlier.{number}.", stamp)
+    yield from _of("dataset.", record.get("dataset", {}), _DATASET)
+    for name, facts in record.get("countermeasures", {}).items():
+        yield f"countermeasures.{name}", facts, dict
+        yield from _of(f"countermeasures.{name}.", facts, _COUNTERMEASURE)
+    for name, facts in record.get("plugins", {}).items():
+        yield f"plugins.{name}", facts, dict
+        yield from _of(f"plugins.{name}.", facts, _PLUGIN)
+
+
+_TEXT = (str, NoneType)
+_NUMBER = (int, float, NoneType)
+_DATASET = {"name": _TEXT, "hash": _TEXT, "pairs": _NUMBER}
+_COUNTERMEASURE = {"eer": _NUMBER, "weights": _TEXT, "card": (dict, NoneType)}
+_PLUGIN = {"options": (dict, NoneType), "needs": (list, NoneType), "flags": (list, NoneType)}
+_SPEC = {"data": _TEXT, "precision": _TEXT, "options": (dict, NoneType), "checkpoints": (dict, NoneType)}
+_ENVIRONMENT = {"git_commit": _TEXT, "packages": dict}
+
+
+def _of(where: str, facts: Mapping[str, Any], kinds: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    yield from ((f"{where}{name}", facts[name], kind) for name, kind in kinds.items() if name in facts)
+
+
+def _of_stamp(where: str, stamp: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """What is said of one command: its spec and its environment."""
+    for name, kinds in (("spec", _SPEC), ("environment", _ENVIRONMENT)):
+        yield f"{where}{name}", stamp.get(name, {}), dict
+        yield from _of(f"{where}{name}.", stamp.get(name, {}), kinds)
+    options = stamp.get("spec", {}).get("options") or {}
+    yield from ((f"{where}spec.options.{name}", given, (dict, NoneType)) for name, given in options.items())
 
 
 def spec_of(record: Mapping[str, Any], run: Path, *, needs: Sequence[str] = ("data", "truth")) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from xaibench import __version__, audio
 from xaibench.analysis.pictures import method_picture, recording_picture
 from xaibench.analysis.places import covered
 from xaibench.errors import RunError
-from xaibench.files import write_bytes, write_text
+from xaibench.files import in_order, write_bytes, write_text
 from xaibench.listen import PEAK, level_matched
 from xaibench.site.shell import data_uri, render, slug
 
@@ -222,4 +222,4 @@ def _write_maps(found: Explanation, path: Path) -> None:
     tensors = {f"maps/{name}": np.ascontiguousarray(one.values) for name, one in found.maps.items()}
     tensors |= {"axes/frequency": found.grid.frequency.edges.copy(), "axes/time": time.edges.copy()}
     facts = {"recording": found.recording.name, "countermeasure": found.countermeasure, "xaibench": __version__}
-    write_bytes(path, save(tensors, metadata=facts))
+    write_bytes(path, in_order(save(tensors, metadata=facts)))

@@ -53,6 +53,22 @@ class Run:
         return verdict(self.board)
 
     @cached_property
+    def checks(self) -> pd.DataFrame:
+        """What preflight asked of every countermeasure and of every method on it: outcome, number, tolerance, sentence; one
+        line a check (`xaibench.harness.verdicts`, whose QUESTIONS say what each is there for).
+        """
+        from xaibench.harness.verdicts import read_checks
+
+        return read_checks([self.folder])
+
+    @cached_property
+    def warnings(self) -> pd.DataFrame:
+        """What methods, metrics and libraries warned of while cells were computed, each once (`xaibench.harness.warned`)."""
+        from xaibench.harness.warned import read_warnings
+
+        return read_warnings([self.folder])
+
+    @cached_property
     def record(self) -> Mapping[str, Any]:
         """What `run.json` holds: spec, environment, versions, countermeasures. Raises RunError where it is damaged."""
         from xaibench.run_record import read_record
@@ -81,7 +97,7 @@ class Run:
             raise RunError(f"{self.folder}: no map of {method!r} was kept for {pairs[0]}; there are {', '.join(files)}")
         stored = maps.read_map(files[method])
         grid, frames = Grid(*maps.grid_of(stored.metadata)), stored.values.shape[1]
-        kept = maps.read_truth(maps.truth_path(self.folder, stored.metadata["truth"], frames, pairs[0]))
+        kept = maps.read_truth(maps.truth_path(self.folder, stored.metadata.get("truth", ""), frames, pairs[0]))
         axes = grid.frequency, grid.time((frames - 1) * grid.hop)
         return Map(method, pairs[0], stored.values, *axes, valid=kept.valid, region=kept.region)
 

@@ -15,6 +15,7 @@ from xaibench.cli import (
     data,
     plugins,
     checking,
+    doctoring,
     listing,
     listening,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "checking",
     "data",
     "detectors",
+    "doctoring",
     "drawing",
     "explaining",
     "listening",

@@ -30,7 +30,7 @@ def audit(
     cm_set: Annotated[list[str] | None, typer.Option(help="CM.OPTION=VALUE on top of its card's, repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Utterances a chunk, inputs at a time; `auto` measures.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Utterances a chunk, inputs at a time; `auto`: what fits.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the page; the same command continues there.")] = None,
 ) -> None:
     """Examine the benchmark itself: does the countermeasure use the truth, do constants decide, can metrics be trusted?

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xaibench.cli.app import app
+from xaibench.cli.output import note
 from xaibench.cli.words import roots_of, split_names
 from xaibench.errors import XaibenchError
 
@@ -45,9 +46,12 @@ def show(
     `xaibench show results/demo --utt june_fr_002`
     """
     from xaibench.figures import show_run
+    from xaibench.harness.warned import said_over
 
     for path in show_run(run_folder, utt, out):
         print(path)
+    for line in said_over(run_folder, utt):
+        note(line)
 
 
 @figure_app.command()

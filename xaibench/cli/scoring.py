@@ -51,7 +51,7 @@ def run(
     precision: Annotated[
         str, typer.Option(help="fp32, tf32 (CUDA) or bf16: of the forward passes with which metrics ask; maps stay fp32.")
     ] = "fp32",
-    batch_size: Annotated[str, typer.Option(help="Utterances a chunk, inputs at a time; `auto` measures.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Utterances a chunk, inputs at a time; `auto`: what fits.")] = "auto",
     engine: Annotated[
         str, typer.Option(help="Where chunks are computed: `local`, this process, or `dask`, processes of a cluster.")
     ] = "local",

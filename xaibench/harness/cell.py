@@ -16,12 +16,14 @@ from torch import Tensor
 from xaibench.errors import RunError, Undefined, Unsupported, XaibenchError, first_line, told
 from xaibench.harness.again import asker
 from xaibench.harness.form import finite, fitting, real, scores
-from xaibench.harness.guard import guarded, private_evidence
+from xaibench.harness.guard import contained, guarded, listening, private_evidence
 from xaibench.harness.plan import Chunk, cell_fingerprint
 from xaibench.harness.sizes import is_out_of_memory, is_poisoned, lost_device, release, with_room
+from xaibench.harness.warned import SCORING, Said
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.catalog import METRICS
 from xaibench.metrics.evidence import Evidence
+from xaibench.metrics.undefined import UNKNOWN, why_undefined
 from xaibench.precision import computed_in
 from xaibench.project import density, project
 from xaibench.protocols import Attributor, Metric
@@ -64,6 +66,7 @@ class Outcome:
     """What comes back from a chunk: rows, maps when asked for, and a traceback when something failed.
 
     sizes: inputs at a time by then, as `Workbench.sizes` gives them: the chunk may have been computed in another process.
+    said: what was warned and printed meanwhile, by whom.
     """
 
     rows: tuple[Row, ...]
@@ -71,6 +74,7 @@ class Outcome:
     truths: tuple[KeptTruth, ...] = ()
     error: str = ""
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    said: tuple[Said, ...] = ()
 
 
 def explain(bench: Workbench, prepared: Prepared, method: str | Attributor) -> Explained:
@@ -84,15 +88,19 @@ def explain(bench: Workbench, prepared: Prepared, method: str | Attributor) -> E
     if view.device.type == "cuda":
         torch.cuda.synchronize(view.device)
     seconds = (time.perf_counter() - started) / len(view)
-    values = real(attributor.name, attribution.values).to(view.device).float()  # a method may have made it on the host
+    # On this device, as it may have been made on the host; and a copy, as the method may write into its own the next time.
+    values = real(attributor.name, attribution.values).to(view.device, torch.float32, copy=True)
     finite(attributor.name, fitting(attributor.name, values, attribution, len(view)))
     # A map cannot tell apart what its axes do not: an Attribution of the method's own making may forget to say so.
     blind = {a.kind for a in (attribution.frequency, attribution.time) if len(a) == 1}
     attribution = replace(attribution, values=values, resolves=attribution.resolves - blind)
     grid_axes = (bench.spec.grid.frequency, bench.spec.grid.time(_samples(bench, prepared)))
     bring = density if attributor.control else project
-    on_view = bring(attribution, *view.axes).values
-    return Explained(bring(attribution, *grid_axes), on_view, seconds, noise.sentences)
+    on_view, on_grid = bring(attribution, *view.axes).values, bring(attribution, *grid_axes)
+    for brought in (on_view, on_grid.values):
+        if brought is not values and not brought.isfinite().all():
+            raise XaibenchError(f"{attributor.name}: its map is too large, sums of its cells on other axes are infinite")
+    return Explained(on_grid, on_view, seconds, noise.sentences)
 
 
 def _samples(bench: Workbench, prepared: Prepared) -> int:
@@ -112,11 +120,20 @@ def run_chunk(bench: Workbench, chunk: Chunk, run: str, *, void: str = "", expla
     if void:
         return Outcome(tuple(_row(bench, chunk, run, i, m, status="void", note=void) for i, m in _cells(chunk)))
     try:
-        return replace(_computed(bench, chunk, run, explained), sizes=bench.sizes)
+        return replace(_listened(bench, chunk, run, explained), sizes=bench.sizes)
     except Exception as error:
         if not is_poisoned(error):
             raise
         raise RunError(lost_device(error, bench.device, f"{chunk.attributor} on {chunk.countermeasure}")) from error
+
+
+def _listened(bench: Workbench, chunk: Chunk, run: str, explained: Explained | None) -> Outcome:
+    """`_computed`, with what was said over these utterances."""
+    with listening(SCORING) as heard:
+        heard.update(dict.fromkeys((chunk.attributor, text) for text in (explained.warnings if explained else ())))
+        outcome = _computed(bench, chunk, run, explained)
+    ids = tuple(p.id for p in chunk.pairs)
+    return replace(outcome, said=(*(Said(by, text, ids) for by, text in heard), *outcome.said))
 
 
 def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | None) -> Outcome:
@@ -143,9 +160,10 @@ def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | N
         # batch's tensors, and after running out of memory they must be gone first.
         if starved:
             release(bench.device)
-        return _merge([_computed(bench, single, run, None) for single in singles(chunk)])
+        return _merge([_listened(bench, single, run, None) for single in singles(chunk)])
     judge = _Judge(bench, chunk, made)
     rows, errors = [], []
+    said: list[Said] = []
     for name in chunk.metrics:
         status, note, values, starved = "ok", "", None, False
         try:
@@ -178,14 +196,15 @@ def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | N
             release(bench.device)
         if status == "failed" and len(chunk.pairs) > 1:
             for single, index in zip(singles(chunk, name), range(len(chunk.pairs)), strict=True):
-                alone = _computed(bench, single, run, made.select(index))
+                alone = _listened(bench, single, run, made.select(index))
                 rows += alone.rows
+                said += alone.said
                 errors += [alone.error] if alone.error else []
             continue
         for index in range(len(chunk.pairs)):
             value = math.nan if values is None else values[index]
             undefined = status == "ok" and math.isnan(value)
-            why = _why_undefined(made, truth, index) if undefined else note
+            why = judge.why(metric, index) if undefined else note
             rows.append(
                 _row(bench, chunk, run, index, name, value=value, status="undefined" if undefined else status, note=why,
                      seconds=made.seconds)
@@ -202,7 +221,7 @@ def _computed(bench: Workbench, chunk: Chunk, run: str, explained: Explained | N
         truths = tuple(
             (pair, truth.values[i].cpu(), truth.region[i].cpu(), truth.valid.cpu()) for i, pair in enumerate(chunk.pairs)
         )
-    return Outcome(tuple(rows), kept, truths, "\n".join(errors))
+    return Outcome(tuple(rows), kept, truths, "\n".join(errors), said=tuple(said))
 
 
 class _Judge:
@@ -215,6 +234,10 @@ class _Judge:
     def __call__(self, metric: Metric) -> list[float]:
         """The metric's scores, with fewer inputs at a time where memory runs out. Raises what the metric raises."""
         return with_room(lambda: self._scores(metric), self._smaller, self.bench.device)
+
+    def why(self, metric: Metric, index: int) -> str:
+        """Why the metric, whose scores were asked last, has none for this utterance."""
+        return UNKNOWN if self._evidence is None else why_undefined(metric, self._evidence, index)
 
     def curves(self) -> list[dict[str, Tensor]]:
         """By utterance, the curves the metrics asked for, `(S,)` each, and their `fractions`.
@@ -246,9 +269,10 @@ class _Judge:
                 again=asker(bench, chunk, prepared, explain),
             )  # fmt: skip
         if metric.name in METRICS:
-            return scores(metric.name, metric.function(self._evidence), len(self.chunk.pairs))
+            with contained(self.chunk.countermeasure, "a countermeasure returns logits or raises"):
+                return scores(metric, metric.function(self._evidence), len(self.chunk.pairs))
         with guarded(f"metric {metric.name}", utterances=len(self.chunk.pairs)):
-            return scores(metric.name, metric.function(private_evidence(self._evidence)), len(self.chunk.pairs))
+            return scores(metric, metric.function(private_evidence(self._evidence)), len(self.chunk.pairs))
 
 
 def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
@@ -259,20 +283,6 @@ def _unresolved(metric: Metric, attribution: Attribution, truth: Truth) -> str:
         if wanted - resolves:
             return f"{' and '.join(sorted(wanted - resolves))}, {who} has none of its own"
     return ""
-
-
-def _why_undefined(made: Explained, truth: Truth, index: int) -> str:
-    if not made.on_grid.values[index].any():
-        return "the map is zero everywhere"
-    region = truth.region[index]
-    if not region.any():
-        return "the twins do not differ, so there is no truth to find"
-    if "frequency" not in truth.resolves and region.any(0).all():
-        return "every frame is spoofed, so there is nothing to tell apart"
-    return (
-        "the metric has no value for this map (drop, completeness: the scores hardly differ; -added, -missing: the region "
-        "has no cell of that sign; efficient-mprt: a map of one value)"
-    )
 
 
 def _cells(chunk: Chunk) -> list[tuple[int, str]]:
@@ -302,6 +312,7 @@ def _merge(parts: Sequence[Outcome]) -> Outcome:
         tuple(m for p in parts for m in p.maps),
         tuple(t for p in parts for t in p.truths),
         "\n".join(p.error for p in parts if p.error),
+        said=tuple(s for p in parts for s in p.said),
     )
 
 

@@ -9,18 +9,30 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import XaibenchError
+from xaibench.protocols import Metric
 from xaibench.types import Attribution, Axis
 
+#: By which share of itself (or of 1) a score may pass the end of its metric's range: rounding.
+ROUNDING = 1e-6
 
-def scores(name: str, values: object, count: int) -> list[float]:
-    """What a metric gave for `count` utterances, NaN where it has no value."""
+
+def scores(metric: Metric, values: object, count: int) -> list[float]:
+    """What a metric gave for `count` utterances, NaN where it has no value. All in the range that it declares."""
+    name, (low, high) = metric.name, metric.range
     values = real(f"metric {name}", values, form="(B,)")
     if tuple(values.shape) != (count,):
         raise XaibenchError(f"metric {name} returned shape {tuple(values.shape)}, expected ({count},)")
     values = values.double().cpu()  # to the host once, however much is asked there
     if values.isinf().any():
         raise XaibenchError(f"metric {name} returned infinity")
-    return values.tolist()
+    found: list[float] = values.tolist()
+    for value in found:
+        slack = ROUNDING * max(1.0, abs(value))
+        if value < low - slack or value > high + slack:  # of NaN neither
+            raise XaibenchError(
+                f"metric {name} returned {value:.6g}, outside the range {low:g} to {high:g} that it declares"
+            )
+    return found
 
 
 def real(name: str, values: object, *, form: str = "(B, F, T)") -> Tensor:

@@ -15,6 +15,7 @@ import copy
 import io
 import os
 import random
+import re
 import signal
 import sys
 import warnings
@@ -33,8 +34,8 @@ from xaibench.view import View
 if TYPE_CHECKING:
     from xaibench.metrics.evidence import Evidence
 
-#: Most sentences of warnings that are kept of a call, and most characters of what it prints.
-MOST_WARNINGS, MOST_PRINTED = 20, 500
+#: Most sentences of warnings that are kept of a call, most that are told apart, and most characters of what it prints.
+MOST_WARNINGS, MOST_COUNTED, MOST_PRINTED = 20, 10_000, 500
 
 
 def private_tensors(view: View) -> View:
@@ -101,19 +102,41 @@ def put_back(surroundings: Mapping[str, Any]) -> None:
 
 
 class _Paper(io.TextIOBase):
-    """Takes what is printed, keeps its beginning, counts the rest."""
+    """Takes what is printed, keeps its beginning, counts the rest.
+
+    Of a line that is written over, as progress bars are, only the last form counts: how often one is drawn is the clock's.
+    """
 
     def __init__(self) -> None:
-        self.kept, self.size = "", 0
+        self._whole, self._line, self._past, self._over = "", "", 0, False
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        self.size += len(text)
-        if len(self.kept) < MOST_PRINTED:
-            self.kept += text[: MOST_PRINTED - len(self.kept)]
+        for piece in re.split(r"([\r\n])", text):
+            if piece == "\n":
+                self._keep()
+            elif piece == "\r":
+                self._over = True
+            elif piece:
+                self._line = piece if self._over else self._line + piece
+                self._over = False
+            if len(self._line) > 100 * MOST_PRINTED:  # no line that anybody reads
+                self._keep("")
         return len(text)
+
+    def _keep(self, end: str = "\n") -> None:
+        line = lasting(self._line) + end
+        self._whole += line[: max(MOST_PRINTED - len(self._whole), 0)]
+        self._past += len(line)
+        self._line, self._over = "", False
+
+    def read_off(self) -> tuple[str, int]:
+        """The beginning, and how many characters there were."""
+        if self._line:
+            self._keep("")
+        return _visible(self._whole).strip(), self._past
 
 
 @dataclass
@@ -121,20 +144,79 @@ class Noise:
     """What a plugin said and moved while it ran, in sentences for the record; complete when its block is left."""
 
     sentences: tuple[str, ...] = ()
-    _caught: list[warnings.WarningMessage] = field(default_factory=list)
+    _warned: _Warned = field(default_factory=lambda: _Warned())
     _paper: _Paper = field(default_factory=_Paper)
 
     def settle(self, moved: list[str]) -> None:
         """Take stock."""
-        said = dict.fromkeys(f"{w.category.__name__}: {first_line(w.message)}" for w in self._caught)
-        lines = list(said)[:MOST_WARNINGS]
-        if len(said) > len(lines):
-            lines.append(f"and {len(said) - len(lines)} more warnings")
-        if text := self._paper.kept.strip():
-            more = f" ... ({self._paper.size} characters)" if self._paper.size > MOST_PRINTED else ""
-            lines.append(f"printed: {_visible(text)}{more}")
+        lines = self._warned.sentences()
+        text, size = self._paper.read_off()
+        if text:
+            more = f" ... ({size} characters)" if size > MOST_PRINTED else ""
+            lines.append(f"printed: {text}{more}")
         lines += [f"changed the process' {name}; it was put back" for name in moved]
         self.sentences = tuple(lines)
+
+
+class _Warned:
+    """Every different warning once, however often it comes: a loop may warn a million times."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, None] = {}
+
+    def __call__(self, message: Warning | str, category: type[Warning], *_: object) -> None:
+        """In the place of `warnings.showwarning`."""
+        if len(self.said) < MOST_COUNTED:
+            self.said[lasting(f"{category.__name__}: {first_line(message)}")] = None
+
+    def sentences(self) -> list[str]:
+        """The first of them, and how many more there were."""
+        lines = list(self.said)[:MOST_WARNINGS]
+        if len(self.said) > len(lines):
+            least = "at least " if len(self.said) == MOST_COUNTED else ""
+            lines.append(f"and {least}{len(self.said) - len(lines)} more warnings")
+        return lines
+
+
+#: What differs between two runs that say the same: addresses in memory, clocks and speeds of progress bars.
+_PASSING = ((re.compile(r"\b0x[0-9a-fA-F]{4,}\b"), "0x..."), (re.compile(r"\[\d+:\d\d[^\]\n]*\]"), "[...]"))
+
+
+def lasting(text: str) -> str:
+    """A sentence without what differs each time.
+
+    >>> lasting("<Net object at 0x7f21a4c0d2b0> 100%|##| 10/10 [00:01<00:00, 8.31it/s]")
+    '<Net object at 0x...> 100%|##| 10/10 [...]'
+    """
+    for pattern, instead in _PASSING:
+        text = pattern.sub(instead, text)
+    return text
+
+
+#: Who listens, innermost last: see `listening`.
+_ears: list[dict[tuple[str, str], None]] = []
+
+
+@contextmanager
+def listening(otherwise: str) -> Iterator[dict[tuple[str, str], None]]:
+    """Within the block whatever is said is noted, each once: pairs of speaker and sentence, complete when the block is left.
+
+    The speaker is the name given to `guarded`, or `otherwise` where no plugin's block is open. torch's own warnings that
+    come once a process come each time here: else they would be in the record of the cell that happened to be first.
+    """
+    ear: dict[tuple[str, str], None] = {}
+    stray, always = _Warned(), torch.is_warn_always_enabled()
+    _ears.append(ear)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = stray  # type: ignore[assignment]
+            yield ear
+    finally:
+        torch.set_warn_always(always)
+        _ears.pop()
+        ear.update(dict.fromkeys((otherwise, said) for said in stray.sentences()))
 
 
 def _visible(text: str) -> str:
@@ -164,32 +246,43 @@ def _say() -> None:
 
 
 @contextmanager
+def contained(name: str, instead: str) -> Iterator[None]:
+    """Within the block what would end the process becomes an XaibenchError that says what to do instead; Ctrl-C passes."""
+    try:
+        yield
+    except SystemExit as error:
+        raise XaibenchError(f"{name} called sys.exit({first_line(error.code)}); {instead}") from error
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        what = first_line(error)
+        raise XaibenchError(f"{name} raised {type(error).__name__}, which is meant to end the process: {what}") from error
+
+
+@contextmanager
 def guarded(name: str, *, utterances: int = 1) -> Iterator[Noise]:
     """Within the block a plugin's code runs, on so many utterances. Gives what it says, once the block is left.
 
     Raises XaibenchError when it changed a process-wide setting of torch (after restoring it), called `sys.exit`, or raised
     something else that is meant to end the process.
     """
-    noise, before, around = Noise(), settings(), surroundings()
+    noise, before, around, process = Noise(), settings(), surroundings(), os.getpid()
     generators = random.getstate(), np.random.get_state()
     _running.append((name, utterances))
     _say()
     try:
         with (
-            warnings.catch_warnings(record=True) as noise._caught,
+            contained(name, "a method returns a map or raises"),
+            warnings.catch_warnings(),
             redirect_stdout(noise._paper),
             redirect_stderr(noise._paper),
         ):
             warnings.simplefilter("always")
+            warnings.showwarning = noise._warned  # type: ignore[assignment]
             yield noise
-    except SystemExit as error:
-        raise XaibenchError(f"{name} called sys.exit({first_line(error.code)}); a method returns a map or raises") from error
-    except (Exception, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        what = first_line(error)
-        raise XaibenchError(f"{name} raised {type(error).__name__}, which is meant to end the process: {what}") from error
     finally:
+        if os.getpid() != process:
+            os.kill(os.getpid(), signal.SIGKILL)  # a child that the plugin forked: two would write into one folder
         _running.pop()
         _say()
         after, there = settings(), surroundings()
@@ -202,5 +295,7 @@ def guarded(name: str, *, utterances: int = 1) -> Iterator[Noise]:
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         noise.settle(moved)
+        if _ears:
+            _ears[-1].update(dict.fromkeys((name, said) for said in noise.sentences))
     if changed:
         raise XaibenchError(f"{name} changed torch's {' and '.join(changed)} for the whole process; it was restored")

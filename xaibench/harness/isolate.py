@@ -54,7 +54,7 @@ class Isolated(Engine):
     """The engine of `--isolate`. workers: processes at a time; they share torch's threads.
 
     cell_timeout: seconds that one method may take for one utterance, explained and scored; None for no limit. Preflight
-    counts as a batch and two utterances more. source: where processes come from, other than what the system has.
+    counts as a batch and three utterances more. source: where processes come from, other than what the system has.
 
     Use as a context manager.
     """
@@ -247,7 +247,7 @@ class _Process:
         """What it makes of a task. Raises Died with the reason, or what it raised."""
         watch = _Watch(cell, float("inf") if cell is None else time.monotonic() + OPENING)
         chunk, self.running = task.chunks[0], ""
-        utterances = len(chunk.pairs) + (work.job.batch_size + 2 if task.judge else 0)
+        utterances = len(chunk.pairs) + (work.job.batch_size + 3 if task.judge else 0)
         try:
             self.connection.send_bytes(pickle.dumps((threads, None if work is self._work else work, task)))
             self._work = work

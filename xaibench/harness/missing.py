@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ def retire_failed(store: Store, have: pd.DataFrame, problems: list[str]) -> pd.D
     if files:
         store.retire(files)
         problems.append(f"{len(files)} row files with failed cells are in {store.path / 'stale'}; they are computed again")
+    return have[~have.file.isin(files)]
+
+
+def retire_unjudged(store: Store, have: pd.DataFrame, names: Sequence[str], problems: list[str]) -> pd.DataFrame:
+    """Move the void rows of countermeasures whose judgement had failed, and which are judged now, to `stale/`."""
+    files = sorted(have.file[(have.status == "void") & have.countermeasure.isin(names)].unique())
+    if files:
+        store.retire(files)
+        problems.append(f"{' and '.join(names)} could not be judged before; {len(files)} row files are computed again")
     return have[~have.file.isin(files)]
 
 

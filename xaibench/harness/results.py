@@ -2,20 +2,22 @@
 
 RUN/run.json                                       the spec and the environment
 RUN/rows/CM/ROUTE-TRUTH/ATTRIBUTOR/*.parquet       the long table, one file a chunk, written once, atomically
+RUN/warnings/...                                   what was said over the rows of the same name, see harness.warned
 RUN/preflight/*.json                               the verdict on every countermeasure x attributor
 RUN/maps/...                                       with --keep-maps, see xaibench.maps
 RUN/errors/*.txt                                   tracebacks of failed cells
 RUN/stale/                                         rows and maps whose fingerprint no longer holds; kept, not read
+RUN/damaged/                                       what `xaibench doctor --repair` moved out of the way; kept, not read
+RUN/SHA256SUMS                                     what rows, verdicts and run.json were, see xaibench.checksums
+RUN/.lock                                          who writes here now, see xaibench.lock
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -27,7 +29,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xaibench.errors import RunError
+from xaibench import checksums, lock, reading
+from xaibench.errors import RunError, first_line
+from xaibench.files import sync, whole
 from xaibench.types import ROW_COLUMNS, Row
 
 if TYPE_CHECKING:
@@ -35,8 +39,12 @@ if TYPE_CHECKING:
 
 TEXT = tuple(c for c in ROW_COLUMNS if c not in ("value", "seconds"))
 SCHEMA = pa.schema([(c, pa.string() if c in TEXT else pa.float64()) for c in ROW_COLUMNS])
+_AGAIN, _ANEW = "remove it and run again, its cells are computed again", "remove it to have it made again"
+_SAFE = "rows finished before are safe, run again to continue"
 #: The same rows as they are read: each text once, and its number in every row.
 _ENCODED = pa.schema([(f.name, pa.dictionary(pa.int32(), pa.string()) if f.name in TEXT else f.type) for f in SCHEMA])
+#: Bounds of a row file: a run writes a chunk in each, some thousand rows.
+MOST_ROWS, MOST_BYTES = 5_000_000, 1 << 31
 _READERS = 2  # threads: decoding releases the interpreter's lock, opening a file does not, so more gain nothing
 
 
@@ -46,72 +54,64 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.rows = self.path / "rows"
-        self._scratch = self.path / ".scratch"
+        self._sums: dict[str, tuple[str, ...]] | None = None  # while it is held, when nobody else writes any
 
     @contextmanager
     def locked(self) -> Iterator[Store]:
         """Hold the folder. Raises RunError when another process holds it, or when it cannot be written."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot write here ({error.strerror}); choose another --out") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(f"{self.path}: another process is running in this folder; wait for it") from error
-            except OSError as error:
-                raise RunError(f"{self.path}: this file system cannot lock files ({error.strerror}); use another") from error
-            shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed process left half-written
-            self._scratch.mkdir()
+        with lock.held(self.path):
+            checksums.settle(self.path)
+            self._sums = checksums.known(self.path)
             try:
                 yield self
             finally:
-                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._sums = None
+            checksums.settle(self.path)  # not where the block failed: the next run begins with it
 
-    def _write(self, path: Path, write: Any) -> None:
-        """Write beside and rename, so that a file is either whole or absent."""
-        scratch = self._scratch / path.name
+    def _write(self, path: Path, content: bytes) -> None:
+        """A file of the folder, with its checksum. When this returns, a power cut takes neither."""
+        with whole(path, hint=_SAFE, flush=True) as scratch:
+            scratch.write_bytes(content)
+            value = checksums.digest(content)
+            checksums.add(self.path, path.relative_to(self.path).as_posix(), value)
+            if self._sums is not None:
+                self._sums[str(path)] = (*self._sums.get(str(path), ()), value)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(scratch)
-            with scratch.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
+            sync(path.parent)
         except OSError as error:
-            raise RunError(
-                f"{path}: could not be written ({error.strerror}); rows finished before are safe, run again to continue"
-            ) from error
+            raise RunError(f"{path}: could not be written ({error.strerror}); {_SAFE}") from error
 
     def write_json(self, name: str, content: Any) -> None:
         """A JSON file of the folder, atomically."""
-        text = json.dumps(content, indent=2, default=str) + "\n"
-        self._write(self.path / name, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+        self._write(self.path / name, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
-    def read_json(self, name: str) -> Any | None:
-        """Its content, or None where there is none. Raises RunError when damaged."""
-        path = self.path / name
-        if not path.exists():
-            return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: damaged ({error}); remove it to have it made again") from error
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Its content, or None where there is none. Raises RunError when it is damaged or no object."""
+        return read_object(self.path / name, self._known())
 
     def write_text(self, name: str, text: str) -> None:
         """A text file of the folder, atomically."""
-        self._write(self.path / name, lambda scratch: scratch.write_text(text, encoding="utf-8", errors="backslashreplace"))
+        self._write(self.path / name, text.encode("utf-8", "backslashreplace"))
 
     def write_rows(self, chunk: Chunk, truth: str, rows: Sequence[Row]) -> None:
         """All rows of a chunk, in one file."""
         table = pa.Table.from_pylist([dict(zip(ROW_COLUMNS, astuple(r), strict=True)) for r in rows], schema=SCHEMA)
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content)
+        self._write(self.rows_file(chunk, truth), content.getvalue().to_pybytes())
+
+    def rows_file(self, chunk: Chunk, truth: str) -> Path:
+        """Where the rows of a chunk are, once it is computed."""
         folder = self.rows / safe(chunk.countermeasure) / f"{chunk.route}-{truth}" / safe(chunk.attributor)
-        self._write(folder / f"{chunk.name}.parquet", lambda scratch: pq.write_table(table, scratch))
+        return folder / f"{chunk.name}.parquet"
 
     def read_rows(self) -> pd.DataFrame:
         """Every row written so far, as `read_files` gives it. Raises RunError naming a damaged file."""
-        return read_files(sorted(self.rows.rglob("*.parquet")), complete=False)
+        files = sorted(self.rows.rglob("*.parquet"))
+        return read_files(files, complete=False, sums=self._known())
+
+    def _known(self) -> dict[str, tuple[str, ...]]:
+        return checksums.known(self.path) if self._sums is None else self._sums
 
     def retire(self, files: Sequence[str]) -> None:
         """Move files that no longer hold to `stale/`: kept for the record, out of every table and picture."""
@@ -125,17 +125,18 @@ class Store:
                 raise RunError(f"{source}: could not be moved to {target} ({error.strerror}); run again") from error
 
 
-def read_files(files: Sequence[Path], *, complete: bool = True) -> pd.DataFrame:
+def read_files(files: Sequence[Path], *, complete: bool = True, sums: Mapping[str, Collection[str]] = {}) -> pd.DataFrame:
     """The rows of some files, in their order: `ROW_COLUMNS`, and `file`, the file each came from.
 
     Text columns are pandas categories in rising order, so that a million rows are a million small numbers a column.
-    complete: whether a file must have every column; with False what it lacks is missing in each of its rows.
+    complete: whether a file must have every column; with False what it lacks is missing in each of its rows. sums: what
+    they must be, see `checksums.known`.
 
     Raises RunError naming the first file that is damaged or lacks a column.
     """
     groups = [files[i : i + 64] for i in range(0, len(files), 64)]  # a task costs a tenth of what reading a small file does
     with ThreadPoolExecutor(_READERS) as pool:
-        parts = [part for group in pool.map(lambda group: [_read_file(f) for f in group], groups) for part in group]
+        parts = [part for group in pool.map(lambda group: [read_file(f, sums) for f in group], groups) for part in group]
     partial = [i for i, part in enumerate(parts) if part.num_columns < len(ROW_COLUMNS)]
     if partial and complete:
         lacks = [c for c in ROW_COLUMNS if c not in parts[partial[0]].column_names]
@@ -149,23 +150,36 @@ def read_files(files: Sequence[Path], *, complete: bool = True) -> pd.DataFrame:
     return pd.DataFrame(columns, copy=False)
 
 
-def _read_file(file: Path) -> pa.Table:
-    """Those of `ROW_COLUMNS` that a file has, as `_ENCODED` has them."""
+def read_file(file: Path, sums: Mapping[str, Collection[str]] = {}) -> pa.Table:
+    """Those of `ROW_COLUMNS` that a file has, as `_ENCODED` has them. Raises RunError where it is damaged."""
     try:
         # The whole file at once: thousands of small ones are read in two thirds of the time that opening by name takes.
-        source = pa.BufferReader(Path(file).read_bytes())
+        content = reading.content(file, RunError, what="row file", hint=_AGAIN, most=MOST_BYTES)
+        checksums.check(file, content, sums)
+        source = pa.BufferReader(content)
+        _check_size(file, source)
         try:
             part = pq.ParquetFile(source, read_dictionary=TEXT, pre_buffer=False).read(use_threads=False)
         except KeyError:  # pyarrow's word for a text column that the file has not
             part = pq.ParquetFile(source).read(use_threads=False)
+        if str(file) not in sums:  # then only this tells text that is none, or numbers of texts that are not there
+            part.validate(full=True)
         if part.schema.equals(_ENCODED):
             return part.replace_schema_metadata()
         names = [c for c in ROW_COLUMNS if c in part.column_names]  # of another writer: other text types, other columns
         arrays = [part[c].cast(SCHEMA.field(c).type) for c in names]
         arrays = [a.dictionary_encode() if c in TEXT else a for c, a in zip(names, arrays, strict=True)]
         return pa.table(arrays, schema=pa.schema([_ENCODED.field(c) for c in names]))
-    except (pa.ArrowException, OSError) as error:
-        raise RunError(f"{file}: damaged ({error}); remove it and run again, its cells are computed again") from error
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, RuntimeError, MemoryError) as error:
+        raise RunError(f"{file}: damaged ({first_line(error)}); {_AGAIN}") from error
+
+
+def _check_size(file: Path, source: pa.BufferReader) -> None:
+    """Refuse what would be huge once it is decoded: ten million equal rows take a few kilobytes. Raises RunError."""
+    facts = pq.read_metadata(source)
+    size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
+    if facts.num_rows > MOST_ROWS or not 0 <= size <= MOST_BYTES:
+        raise RunError(f"{file}: {facts.num_rows:,} rows, {size:,} bytes: more than a row file has; is it another's?")
 
 
 def _categories(column: pa.ChunkedArray) -> pd.Categorical:
@@ -199,6 +213,21 @@ def keys(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
         result = result * size + (column.codes.to_numpy(dtype=np.int64) + 1)
         radix *= size
     return result
+
+
+def read_object(path: Path, sums: Mapping[str, Collection[str]] = {}) -> dict[str, Any] | None:
+    """A JSON object, or None where there is no such file. Raises RunError where it is damaged or something else."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        content = reading.content(path, RunError, what="file of JSON", hint=_ANEW, most=reading.LARGEST_JSON)
+        checksums.check(path, content, sums)
+        found = reading.parsed(content)
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({first_line(error)}); {_ANEW}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: damaged (holds no object); {_ANEW}")
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -16,23 +16,28 @@ from typing import Any
 
 import torch
 
+import xaibench
 from xaibench import maps, registry
-from xaibench.errors import RunError, XaibenchError, told
+from xaibench.errors import AudioError, ManifestError, RunError, XaibenchError, told
+from xaibench.harness import verdicts, warned
 from xaibench.harness.cell import Outcome, failed
 from xaibench.harness.described import described
 from xaibench.harness.device import choose_device, default_batch_size, tune_allocator
 from xaibench.harness.engine import Died, Engine, completed
 from xaibench.harness.environment import environment
-from xaibench.harness.missing import missing_chunks, retire_failed, retire_stale
+from xaibench.harness.guard import listening
+from xaibench.harness.heard import heard, said
+from xaibench.harness.missing import missing_chunks, retire_failed, retire_stale, retire_unjudged
 from xaibench.harness.plan import Chunk, fingerprint, ordered_pairs, reference_pairs, source_hash
 from xaibench.harness.preflight import check_countermeasure
 from xaibench.harness.results import Store, plain, safe
-from xaibench.harness.sizes import is_out_of_memory, is_poisoned
+from xaibench.harness.sizes import is_poisoned, lost_device, with_room
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.tasks import Combination, Queue, Task, by_combination, combination
 from xaibench.harness.workbench import PRIOR_PAIRS, Workbench
 from xaibench.harness.worker import Apart, Done, ForeignWorker, Job, Remotely, compute, facts, first_batch
 from xaibench.manifest import verify
+from xaibench.run_record import checked
 from xaibench.types import Pair
 
 
@@ -107,10 +112,13 @@ def run(
         training = [p for p in reference_pairs(bench.corpus, most=PRIOR_PAIRS) if p.bonafide is not None]
         bench.check_truth([*chosen, *training])
         _verify([*chosen, *every[:EER_PAIRS], *reference_pairs(bench.corpus, most=PRIOR_PAIRS)], report)
-        stamp = _stamp(spec, bench, chosen, every[:EER_PAIRS], before, workers)
+        stamp = _stamp(spec, bench, store, (chosen, every[:EER_PAIRS]), before, workers)
         broken = {name: facts["void"] for name, facts in stamp["countermeasures"].items() if facts["void"]}
         problems += [f"void: every method on {name}: {why}" for name, why in broken.items()]
+        lengths = {name: bench.countermeasure(name).module.n_samples for name in spec.countermeasures}
+        problems += filter(None, (said(name, chosen, n, bench.corpus.sample_rate) for name, n in lengths.items()))
         have = retire_stale(spec, bench, every, store, before or {}, stamp, problems)
+        have = retire_unjudged(store, have, _judged_now(before or {}, stamp), problems)
         if retry_failed:
             have = retire_failed(store, have, problems)
         kept = len(have)
@@ -160,7 +168,8 @@ class _Ledger:
         """All of a task."""
         if done.verdict is not None:
             what = combination(task.chunks[0])
-            self.store.write_json(_verdict_name(what), {**_verdict_facts(self.bench, what), **asdict(done.verdict)})
+            about = {"schema": verdicts.SCHEMA, **_verdict_facts(self.bench, what)}
+            self.store.write_json(verdicts.file_of(*what), {**about, **asdict(done.verdict)})
             if done.verdict.void:
                 self.problems.append(_void_sentence(what, done.verdict.void))
         for chunk, outcome in zip(task.chunks, done.outcomes, strict=True):
@@ -202,7 +211,8 @@ def _identify(store: Store, spec: RunSpec, bench: Workbench, before: dict[str, A
     """Refuse to continue a folder that holds another run."""
     if before is None:  # a new folder, or one whose damaged run.json was removed: the fingerprints protect its rows
         return
-    if not isinstance(before, dict) or not isinstance(before.get("identity"), dict):
+    checked(before, store.path / "run.json")
+    if not isinstance(before.get("identity"), dict):
         raise RunError(f"{store.path / 'run.json'}: not the record of a run; remove it to have it made again")
     now = {**spec.identity(), "dataset_hash": bench.corpus.hash}
     then = {"precision": "fp32", **before["identity"]}  # of a folder from before there was a choice
@@ -213,16 +223,17 @@ def _identify(store: Store, spec: RunSpec, bench: Workbench, before: dict[str, A
 
 def _verify(chosen: list[Pair], report: Report) -> None:
     files = list({u.path: u for p in chosen for u in p.halves}.values())
-    report(Progress("verify", 0, len(files)))
-    verify(files)
+    for number, file in enumerate(files):
+        report(Progress("verify", number, len(files)))
+        verify([file])
     report(Progress("verify", len(files), len(files)))
 
 
 def _stamp(
     spec: RunSpec,
     bench: Workbench,
-    chosen: list[Pair],
-    judged: list[Pair],
+    store: Store,
+    some: tuple[list[Pair], list[Pair]],
     before: dict[str, Any] | None,
     workers: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -230,8 +241,10 @@ def _stamp(
 
     `spec` and `environment` are of the last invocation that computed something, `earlier` holds those before it; `workers`
     are the environments of the worker processes that were there at the start, each kind once; some may have been refused.
+    `some` pairs are the run's, and those on which countermeasures are judged; their verdicts are written here.
     """
     corpus, before = bench.corpus, before or {}
+    chosen, judged = some
     cms: dict[str, Any] = dict(before.get("countermeasures", {}))
     for name in spec.countermeasures:
         loaded = bench.countermeasure(name)
@@ -242,12 +255,17 @@ def _stamp(
             {"weights": loaded.weights, "options": loaded.options, "source": source, "eer_pairs": len(judged)}
         )  # fmt: skip
         same = all(known.get(fact) == value for fact, value in basis.items())
-        if same and not known["void"].startswith(_RAISED):
-            sentence, eer = known["void"], known["eer"]
+        told_before = (store.path / verdicts.file_of(name)).exists()
+        if same and told_before and not str(known.get("void", _RAISED)).startswith(_RAISED):
+            sentence, eer = known["void"], known.get("eer")
         else:
-            sentence, eer = _judged(bench, name, judged)
+            with listening(name) as spoken:
+                sentence, eer, checks = _judged(bench, name, judged)
+            found = {"void": sentence, "eer": eer, "checks": [asdict(c) for c in checks], "warnings": [w for _, w in spoken]}
+            store.write_json(verdicts.file_of(name), {"schema": verdicts.SCHEMA, "countermeasure": name, **basis, **found})
         cms[name] = {
             **basis, "card": loaded.card, "checkpoint": loaded.checkpoint.name, "eer": eer, "route": bench.route(name),
+            "hears": heard(chosen, loaded.module.n_samples, corpus.sample_rate),
             "void": sentence, "shipped": loaded.checkpoint == registry.load("countermeasures", name).shipped(),
         }  # fmt: skip
     others = [{k: v for k, v in w.items() if k != "worker"} for w in workers]
@@ -261,6 +279,7 @@ def _stamp(
             origins[f"{group}/{name}"] = f"{plugin.distribution} {plugin.version}"
             plugins[f"{group}/{name}"] = described(group, name, bench.load_plugin)
     return {
+        "benchmark": xaibench.BENCHMARK_VERSION,
         "identity": {**spec.identity(), "dataset_hash": corpus.hash},
         **now,
         "earlier": [e for i, e in enumerate(earlier) if e != now and e not in earlier[:i]],
@@ -284,16 +303,34 @@ def _stamp(
 _RAISED = "it raised "
 
 
-def _judged(bench: Workbench, name: str, judged: list[Pair]) -> tuple[str, float | None]:
-    """`check_countermeasure`, whose sentence says it when the countermeasure raises."""
+def _judged_now(before: dict[str, Any], stamp: dict[str, Any]) -> list[str]:
+    """Countermeasures that raised when they were judged before, and now say something else."""
+    then = before.get("countermeasures", {})
+    voids = {
+        name: (str(then.get(name, {}).get("void", "")), facts["void"]) for name, facts in stamp["countermeasures"].items()
+    }
+    return [name for name, (old, new) in voids.items() if old.startswith(_RAISED) and old != new]
+
+
+def _judged(bench: Workbench, name: str, judged: list[Pair]) -> tuple[str, float | None, tuple[verdicts.Check, ...]]:
+    """`check_countermeasure`, whose sentence says it when the countermeasure raises; with fewer inputs at a time, down to
+    one, where memory runs out.
+    """
+    inputs = [bench.batch_size]
+
+    def smaller() -> bool:
+        inputs.append(inputs[-1] // 2)
+        return inputs[-1] > 0
+
     try:
-        return check_countermeasure(bench, name, judged)
-    except XaibenchError:
-        raise  # of its files
-    except (Exception, SystemExit) as error:
-        if is_poisoned(error) or is_out_of_memory(error):
-            raise
-        return f"{_RAISED}{told(error)}", None
+        return with_room(lambda: check_countermeasure(bench, name, judged, inputs=inputs[-1]), smaller, bench.device)
+    except (AudioError, ManifestError, KeyboardInterrupt):
+        raise  # of its files; of the user
+    except BaseException as error:  # a SystemExit of a plugin's ends no run of others
+        if is_poisoned(error):
+            raise RunError(lost_device(error, bench.device, f"judging {name}")) from error
+        why = f"{_RAISED}{told(error)}"
+        return why, None, tuple(verdicts.Check(c, verdicts.UNCHECKED, note=why) for c in verdicts.COUNTERMEASURE)
 
 
 def _loadable(bench: Workbench, problems: list[str]) -> None:
@@ -320,16 +357,12 @@ def _known_verdicts(store: Store, bench: Workbench, chunks: list[Chunk], broken:
         if broken.get(chunk.countermeasure):
             found[what] = broken[chunk.countermeasure]
             continue
-        known = store.read_json(_verdict_name(what))
+        known = store.read_json(verdicts.file_of(*what))
         facts = _verdict_facts(bench, what)
-        if known is not None and not known["unchecked"] and all(known.get(k) == v for k, v in facts.items()):
+        whole = known is not None and not known.get("unchecked", True) and isinstance(known.get("void"), str)
+        if known is not None and whole and all(known.get(k) == v for k, v in facts.items()):
             found[what] = known["void"]
     return found
-
-
-def _verdict_name(what: Combination) -> str:
-    countermeasure, route, attributor = what
-    return f"preflight/{safe(countermeasure)}-{route}-{safe(attributor)}.json"
 
 
 def _verdict_facts(bench: Workbench, what: Combination) -> dict[str, Any]:
@@ -350,7 +383,7 @@ def _died(chunk: Chunk, bench: Workbench, run: str, error: BaseException) -> Out
 
 
 def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
-    """Maps first, then the rows: a row on disk means that everything of its cell is."""
+    """Maps and warnings first, then the rows: a row on disk means that everything of its cell is."""
     for kept in outcome.maps:
         path = maps.map_path(store.path, chunk.countermeasure, chunk.route, chunk.attributor, kept.pair.id)
         facts = {**_metadata(spec, chunk, kept.pair), "resolves": ",".join(kept.resolves)}
@@ -365,6 +398,10 @@ def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
         place = f"errors/{safe(chunk.countermeasure)}-{chunk.route}-{safe(chunk.attributor)}-{chunk.name}.txt"
         store.write_text(place, outcome.error)
     if outcome.rows:
+        beside = warned.beside(str(store.rows_file(chunk, spec.truth.name).relative_to(store.path)))
+        if outcome.said or (store.path / beside).exists():  # of the same cells, computed before
+            cell = {k: v for k, v in _metadata(spec, chunk, chunk.pairs[0]).items() if k in warned.COLUMNS}
+            store.write_json(beside, warned.document(outcome.said, **cell))
         store.write_rows(chunk, spec.truth.name, outcome.rows)
 
 

@@ -2,9 +2,10 @@
 
 Utterances a chunk and inputs at a time are two numbers. The first decides chunks and file names and is a constant
 (`xaibench.harness.device`). The second is a limit that every method and metric respects (`View.batch_size`): utterances,
-masks and samples alike are split by it. It never changes a result beyond rounding, so it may be measured: `fastest_batch`
-doubles it with real inputs. On a CPU it stops where an input takes no less time, as larger batches lose to caches and page
-faults; on CUDA where the next size would not fit, as larger batches only fill the card.
+masks and samples alike are split by it. It changes the last bits of a result and nothing else (docs/determinism.md), so it
+must not hang on how busy a machine is: `fitting_batch` doubles it with real inputs, up to MOST, while they fit, and asks no
+clock. (The fastest size was 4 on a busy machine and 16 on a quiet one: the same command, other last bits. Of five
+countermeasures, 16 is within 10 % of the best size of each on a CPU.)
 
 Out of memory: half as many inputs at a time, then one utterance at a time, then `failed` rows (`xaibench.harness.cell`).
 A CUDA context that an error has left unusable answers every later call with the same error, so nothing is tried again in
@@ -19,7 +20,6 @@ import os
 import resource
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,16 +30,12 @@ import torch
 from xaibench.errors import first_line
 from xaibench.view import View
 
-#: Most inputs at a time that are tried, by kind of device. What masks themselves need grows with it, too.
-MOST = {"cpu": 64, "cuda": 1024}
-#: The share of the free memory that one forward and backward pass may take; the rest is for masks, maps and other batches.
+#: Most inputs at a time, by kind of device. What masks themselves need grows with it, too.
+MOST = {"cpu": 16, "cuda": 256}
+#: The share of all memory that one forward and backward pass may take, and of what is free now; the rest is for masks, maps
+#: and other batches. The first decides unless most of the memory is taken: what others do should not change a number.
 SHARE = {"cpu": 0.25, "cuda": 0.5}
-#: On a CPU, by which share the time of an input must fall for a size to be worth its memory.
-WORTH = 0.03
-#: No size is tried that would take longer than this, in seconds.
-PATIENCE = 5.0
-#: Forward passes of each size, of which the fastest counts.
-LOOKS = 3
+FREE_SHARE = 0.8
 
 #: What cuBLAS, cuDNN, cuFFT, the CPU's allocator and the driver say. A MemoryError says so by its type.
 OUT_OF_MEMORY = (
@@ -49,6 +45,7 @@ OUT_OF_MEMORY = (
 #: `cudaError` codes after which the process must be relaunched, and how the runtime says them.
 POISONED = {
     214: "uncorrectable ecc error",
+    226: "invalid access of peer gpu memory over nvlink or a hardware error",
     700: "an illegal memory access was encountered",
     702: "the launch timed out and was terminated",
     709: "context is destroyed",
@@ -59,6 +56,7 @@ POISONED = {
     717: "operation not supported on global/shared address space",
     718: "invalid program counter",
     719: "unspecified launch failure",
+    721: "tensor memory not completely freed",
 }
 
 Thing = TypeVar("Thing")
@@ -169,6 +167,14 @@ def free_memory(device: torch.device) -> int:
     return min(found) if found else 2**30  # nobody says: little
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of the card, or of the machine and the process' cgroup: the same whatever else runs."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    found = [n for n in (_pages("SC_PHYS_PAGES"), _cgroup_number("memory.max")) if n is not None]
+    return min(found) if found else 2**32
+
+
 def _available() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
@@ -176,19 +182,31 @@ def _available() -> int | None:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
+    return _pages("SC_AVPHYS_PAGES")  # macOS knows only the size of its memory, which is not what is free
+
+
+def _pages(kind: str) -> int | None:
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # macOS knows only the size of its memory, which is not what is free
+        return os.sysconf(kind) * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
         return None
 
 
-def _cgroup_headroom(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container with a cgroup namespace of its own leaves this process (version 2); None where it sets no limit."""
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def _cgroup_number(name: str, root: Path = _CGROUP) -> int | None:
     try:
-        limit = (root / "memory.max").read_text(encoding="ascii").strip()
-        return None if limit == "max" else max(int(limit) - int((root / "memory.current").read_text(encoding="ascii")), 0)
+        text = (root / name).read_text(encoding="ascii").strip()
+        return None if text == "max" else int(text)
     except (OSError, ValueError):
         return None
+
+
+def _cgroup_headroom(root: Path = _CGROUP) -> int | None:
+    """What a container with a cgroup namespace of its own leaves this process (version 2); None where it sets no limit."""
+    limit, taken = _cgroup_number("memory.max", root), _cgroup_number("memory.current", root)
+    return None if limit is None or taken is None else max(limit - taken, 0)
 
 
 def peak_memory() -> int:
@@ -224,58 +242,37 @@ def _needs(work: Callable[[], object], device: torch.device) -> int:
     return peak_memory() - (resident or peak) if peak_memory() > peak else 0
 
 
-def fastest_batch(view: View) -> Size:
-    """Inputs at a time for a view's countermeasure: doubled from 1, on the view's own utterances repeated.
+def fitting_batch(view: View) -> Size:
+    """Inputs at a time for a view's countermeasure: doubled from 1, on the view's own utterances repeated, up to MOST.
 
-    Forward passes are timed as `View.score` makes them; one forward and backward pass says whether gradients fit, too.
-    No more than MOST are tried. Raises what the model raises, other than for want of memory.
+    One forward and backward pass of each size says what it needs. Raises what the model raises, other than for want of
+    memory.
     """
     kind = "cuda" if view.device.type == "cuda" else "cpu"
     most = MOST[kind]
-    best, fastest, slower = 1, float("inf"), 0
-    size, why = 1, f"no more than {most} are tried"
+    judge = _gradient if "gradients" in view.offers else _forward
+    best = size = 1
     while size <= most:
-        started, seconds, need = time.perf_counter(), None, 0
+        need = None
         inputs = view.inputs[torch.arange(size, device=view.device) % len(view)]
         try:
-            seconds = _seconds(view, inputs)
-            better = kind == "cuda" or seconds < (1 - WORTH) * fastest
-            if better:
-                judge = _gradient if "gradients" in view.offers else View.score
-                need = _needs(lambda: judge(view, inputs), view.device)  # noqa: B023 - called at once
+            need = _needs(lambda: judge(view, inputs), view.device)  # noqa: B023 - called at once
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            seconds = None
-        if seconds is None:  # outside the except block, which holds the tensors
+        if need is None:  # outside the except block, which holds the tensors
             release(view.device)
-            why = f"{size} run out of memory"
-            break
-        slower = 0 if better else slower + 1
-        if better:
-            best, fastest = size, seconds
-        if slower > 1:  # one may be chance
-            why = f"{size // 2} and {size} are no faster an input"
-            break
-        size *= 2
-        if size <= most and 2 * need > SHARE[kind] * free_memory(view.device):
-            why = f"{size} would take more than {SHARE[kind]:.0%} of the free memory"
-            break
-        if size <= most and 2 * (time.perf_counter() - started) > PATIENCE:
-            why = f"{size} would take more than {PATIENCE:g} s to try"
-            break
-    return Size(best, why)
+            return Size(best, f"{size} run out of memory")
+        best, size = size, 2 * size
+        if size <= most and 2 * need > SHARE[kind] * total_memory(view.device):
+            return Size(best, f"{size} would take more than {SHARE[kind]:.0%} of the memory")
+        if size <= most and 2 * need > FREE_SHARE * free_memory(view.device):
+            return Size(best, f"{size} would take more than {FREE_SHARE:.0%} of what is free of the memory now")
+    return Size(best, f"no more than {most} at a time")
 
 
-def _seconds(view: View, inputs: torch.Tensor) -> float:
-    """Of a forward pass, an input."""
-    together = replace(view, batch_size=len(inputs))
-    times: list[float] = []
-    while len(times) < LOOKS and sum(times) < PATIENCE / LOOKS:
-        started = time.perf_counter()
-        together.score(inputs).cpu()  # waits for the device
-        times.append(time.perf_counter() - started)
-    return min(times) / len(inputs)
+def _forward(view: View, inputs: torch.Tensor) -> None:
+    replace(view, batch_size=len(inputs)).score(inputs).cpu()  # waits for the device
 
 
 def _gradient(view: View, inputs: torch.Tensor) -> None:

@@ -21,11 +21,11 @@ from xaibench import audio, registry
 from xaibench.backward import quicken
 from xaibench.errors import AudioError, PluginError, RunError, XaibenchError, told
 from xaibench.harness.device import default_batch_size, staged, to_device
-from xaibench.harness.guard import private_tensors
+from xaibench.harness.guard import contained, private_tensors
 from xaibench.harness.known import Load, load_countermeasure
 from xaibench.harness.plan import interleave, reference_pairs, source_hash
 from xaibench.harness.prefetch import Prefetch
-from xaibench.harness.sizes import Size, fastest_batch, is_poisoned
+from xaibench.harness.sizes import Size, fitting_batch, is_poisoned
 from xaibench.harness.spec import RunSpec
 from xaibench.installed import versions
 from xaibench.metrics import catalog
@@ -172,7 +172,7 @@ class Workbench:
 
     def _measured(self, view: View) -> Size:
         try:
-            return fastest_batch(view)
+            return fitting_batch(view)
         except Exception as error:
             if is_poisoned(error):
                 raise
@@ -323,7 +323,7 @@ class Workbench:
         return self.once(key, lambda: self._prepare(countermeasure, route, chosen), most=2)
 
     def _prepare(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:
-        with computed_in("fp32", self.device.type):
+        with computed_in("fp32", self.device.type), contained(countermeasure, "a countermeasure returns logits or raises"):
             return self._looked_at(countermeasure, route, chosen)
 
     def _looked_at(self, countermeasure: str, route: str, chosen: Sequence[Pair]) -> Prepared:

@@ -24,7 +24,7 @@ from xaibench.harness.device import choose_device, tune_allocator
 from xaibench.harness.engine import Refusal
 from xaibench.harness.environment import PACKAGES, environment
 from xaibench.harness.plan import Chunk, batches, ordered_pairs, reference_pairs, source_hash
-from xaibench.harness.preflight import Verdict, check
+from xaibench.harness.preflight import Verdict, check, unjudged
 from xaibench.harness.sizes import is_poisoned, lost_device, with_room
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.tasks import Task, combination
@@ -134,7 +134,7 @@ def judge(bench: Workbench, chunk: Chunk) -> tuple[Verdict, Explained | None]:
         if is_poisoned(error):
             raise RunError(lost_device(error, bench.device, f"{chunk.attributor} on {chunk.countermeasure}")) from error
         bench.forget(chunk.countermeasure)
-        verdict = Verdict(unchecked=told(error))
+        verdict = unjudged(told(error))
     else:
         explained = explained if chunk.pairs == judged else None
     if verdict.changed:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xaibench import checksums
 from xaibench.errors import RunError
 from xaibench.harness.results import TEXT, keys, read_files
 from xaibench.run_record import read_record
@@ -44,7 +45,8 @@ def read_rows(runs: Sequence[Path], *, encoded: bool = False) -> pd.DataFrame:
     for run, found in files.items():
         if not found:
             raise RunError(f"{run}: no rows yet; has the run finished its first chunk?")
-    rows = read_files([file for found in files.values() for file in found])
+    sums = {path: digests for run in files for path, digests in checksums.known(run).items()}
+    rows = read_files([file for found in files.values() for file in found], sums=sums)
     _check_values(rows)
     origin = np.repeat(np.arange(len(files)), [len(found) for found in files.values()])
     rows = _with_run_columns(rows, origin[rows["file"].cat.codes], list(records.values()))
@@ -69,6 +71,7 @@ def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
     facts = {f"dataset.{k}": v for k, v in record.get("dataset", {}).items()}
     facts |= {name: spec.get(name) for name in ("truth", "grid", "preset")}
     facts["precision"] = spec.get("precision", "fp32")  # of runs from before there was a choice
+    facts["the version of the benchmark"] = record.get("benchmark", 1)  # of runs from before it was said
     return facts
 
 

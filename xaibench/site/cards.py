@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from xaibench.leaderboard.render import number
 from xaibench.leaderboard.table import SECTION, metric_facts
 from xaibench.leaderboard.verdict import EER_LIMIT, uses_truth
-from xaibench.site import shell
+from xaibench.site import checked, shell
 from xaibench.site.content import Board, Line, Reading
 from xaibench.site.installed import Facts
 from xaibench.site.references import references
@@ -60,6 +60,7 @@ def entry(source: Source, name: str, facts: Facts) -> dict[str, Any]:
         "bibtex": "\n".join(w.bibtex for w in works),
         "problem": facts.problem,
         "void": str(record.get("void") or ""),
+        "answers": checked.of_countermeasure(source.runs, name),
         "facts": _facts(record, card, [o for o in origins if o] or ([facts.origin] if facts.origin else [])),
         "weights": str(record.get("weights") or ""),
         "training": _training(card),

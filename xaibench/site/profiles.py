@@ -20,11 +20,13 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
-from xaibench.harness.results import safe
+from xaibench.errors import RunError
+from xaibench.harness import verdicts
 from xaibench.leaderboard.render import BLOCKS, number
 from xaibench.leaderboard.table import kind
 from xaibench.protocols import NEEDS
 from xaibench.site import cards, installed, shell
+from xaibench.site.checked import DAMAGED, Answer, Noise, answers, noises, of_method
 from xaibench.site.content import MEANINGS, Board, Line, Reading
 from xaibench.site.downloads import DIGITS
 from xaibench.site.installed import Facts
@@ -76,7 +78,8 @@ class Check:
     void: str = ""
     unchecked: str = ""
     warnings: tuple[str, ...] = ()
-    measured: tuple[tuple[str, str], ...] = ()
+    measured: tuple[tuple[str, str], ...] = ()  # of runs from before there were answers
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Result:
     cost: str
     gaps: tuple[Gap, ...]
     checks: tuple[Check, ...]
+    noises: tuple[Noise, ...]
     places: tuple[Places, ...]
     explorer: str
     shown: Collection[str] | None
@@ -177,7 +181,7 @@ def entry(source: Source, name: str, facts: Facts) -> dict[str, Any]:
 def _notes(facts: Facts) -> list[str]:
     """What the plugin declares of its maps, where that is not what everyone expects."""
     usual = ("signed", "class_specific")
-    found = [FLAGS[flag][0] for flag in facts.flags if flag not in usual]
+    found = [FLAGS[flag][0] for flag in facts.flags if flag in FLAGS and flag not in usual]
     return [note for note in [*found, *(FLAGS[flag][1] for flag in usual if flag not in facts.flags)] if note]
 
 
@@ -198,6 +202,7 @@ def _results(source: Source, shown: Collection[str] | None = None) -> dict[str, 
     """attributor -> its result on every board that has it, in the order of the boards."""
     found: dict[str, list[Result]] = {}
     exploring = ("Explorer", "explorer.html") in source.nav
+    said = noises(source.runs)
     for board in source.boards:
         rows = section(source, board)
         full = _of(source.full, board).set_index("attributor")
@@ -224,6 +229,7 @@ def _results(source: Source, shown: Collection[str] | None = None) -> dict[str, 
                     usual=tuple(s for s, shown in zip(scores, usual, strict=True) if shown),
                     more=tuple(s for s, shown in zip(scores, usual, strict=True) if not shown),
                     checks=tuple(checks(source.runs, board, line.name)),
+                    noises=of_method(said, board.countermeasure, board.route, board.truth, line.name),
                     places=tuple(spread[m][line.name] for m in metrics if line.name in spread[m]),
                     explorer=f"explorer.html#{urlencode({'s': slug})}" if here else "", shown=shown,
                 )
@@ -303,19 +309,20 @@ def _gaps(rows: pd.DataFrame) -> Iterator[tuple[str, list[Gap]]]:
 
 def checks(runs: Sequence[Path], board: Board, name: str) -> Iterator[Check]:
     """What the preflight of each run wrote of a method; nothing where a run has no such file."""
-    file = f"{safe(board.countermeasure)}-{board.route}-{safe(name)}.json"
+    file = verdicts.file_of(board.countermeasure, board.route, name)
     seen = set()
     for run in runs:
-        path = Path(run) / "preflight" / file
+        path = Path(run) / file
         if not path.is_file():
             continue
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
             measured = tuple((k.replace("_", " "), number(float(v))) for k, v in (said.get("measured") or {}).items())
+            asked = answers(verdicts.read(path), of_method=True)
             check = Check(str(said.get("void") or ""), str(said.get("unchecked") or ""),
-                          tuple(map(str, said.get("warnings") or ())), measured)  # fmt: skip
-        except (ValueError, TypeError, AttributeError):
-            check = Check(unchecked="its preflight file is damaged; run again with the same --out to have it made again")
+                          tuple(map(str, said.get("warnings") or ())), () if asked else measured, asked)  # fmt: skip
+        except (ValueError, TypeError, AttributeError, RunError):
+            check = Check(unchecked=DAMAGED)
         if check not in seen:
             seen.add(check)
             yield check

@@ -57,7 +57,11 @@ def read(runs: Sequence[Path], *, cluster: str = "utterance", explorer: bool = T
     if explorer and any((run / "maps").is_dir() for run in runs):
         nav.append(EXPLORER)
     nav.append(("Downloads", "downloads/index.html"))
-    footer = f"Made by xaibench {_version()} from {len(runs)} run folder{'' if len(runs) == 1 else 's'}."
+    benchmark = records[0].get("benchmark", 1)  # that of all: others would have been refused
+    footer = (
+        f"Made by xaibench {_version()} from {len(runs)} run folder{'' if len(runs) == 1 else 's'}; "
+        f"version {benchmark} of the benchmark."
+    )
     return Source(runs, known, usual, full, boards, records, cluster, tuple(nav), footer)
 
 
