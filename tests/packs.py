@@ -29,7 +29,8 @@ def toy_run(root: Path, folder: Path, *methods: str, dirty: bool = False, **chan
 
 
 def edit_record(folder: Path, change: Callable[[dict], Any]) -> None:
-    """Change run.json in place."""
+    """Change run.json in place; the checksums go, as the edit would be an error of its own."""
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     change(record)
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.signal import get_window
 
 from xaibench.errors import XaibenchError
 from xaibench.grid import Grid
@@ -174,3 +175,31 @@ def test_axes_are_equal_by_kind_and_edges():
     assert Axis("time", [0, 1, 2]) != "time"
     with pytest.raises(XaibenchError, match="'frequency' or 'time', got 'space'"):
         Axis("space", [0, 1])
+
+
+def test_the_axes_of_a_small_grid_by_hand():
+    grid = Grid(sample_rate=800, n_fft=8, hop=4)
+    assert grid.frequency.edges.tolist() == [0, 50, 150, 250, 350, 400]
+    assert grid.shape(11) == (5, 3) and grid.shape(12) == (5, 4)
+    assert grid.time(11).edges.tolist() == pytest.approx([0, 0.0025, 0.0075, 0.0125])
+    assert grid.band(100, 300).tolist() == [False, True, True, True, False]
+    assert grid.band(101, 299).tolist() == [False, False, True, False, False]
+    assert grid.band(0, 0).tolist() == [True, False, False, False, False]
+    assert (grid.frequency.kind, grid.time(11).kind) == ("frequency", "time")
+
+
+def test_the_smallest_and_the_largest_grid_that_can_be_resynthesised():
+    assert Grid(n_fft=2, hop=1).shape(9) == (2, 10) and Grid(n_fft=64, hop=32).hop == 32
+    assert Grid() == Grid(16_000, 512, 160, "hann")
+    assert SMALL.stft(noise(1, 33)).shape == (1, 33, 3)
+
+
+@pytest.mark.parametrize("window", ["hann", "hamming", "blackman"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_window_is_periodic_and_as_precise_as_what_it_weighs(window, dtype):
+    grid = Grid(n_fft=64, hop=16, window=window)
+    wanted = torch.from_numpy(get_window(window, 64, fftbins=True)).to(dtype)
+    for like in (torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype.to_complex())):
+        taper = grid.taper(like)
+        assert taper.dtype == dtype
+        torch.testing.assert_close(taper, wanted)

@@ -244,7 +244,7 @@ def test_a_pair_of_unequal_length_in_the_first_batch_costs_its_own_cells(root, t
     wrong = (result.utterance == "c-1") & (result.vocoder == "comb")
     assert set(result[wrong].status) == {"failed"} and result[wrong].note.str.contains("twins must be aligned").all()
     assert set(result[~wrong].status) == {"ok"}
-    verdict = json.loads(next((tmp_path / "run" / "preflight").iterdir()).read_text())
+    verdict = json.loads((tmp_path / "run" / "preflight" / "toy-native-energy.json").read_text())
     assert verdict["unchecked"] == "", "one bad file must not switch the checks off"
 
 
@@ -371,7 +371,7 @@ def test_changed_constants_of_a_truth_retire_other_methods_too(root, tmp_path, m
 def test_a_countermeasure_is_judged_again_when_its_source_changes(root, tmp_path, monkeypatch):
     toybench.install(monkeypatch)
     verdict = ["are the classes in the right order?"]
-    monkeypatch.setattr(harness, "check_countermeasure", lambda *_: (verdict[0], 0.9))
+    monkeypatch.setattr(harness, "check_countermeasure", lambda *_, **__: (verdict[0], 0.9, ()))
     spec = toybench.spec(root, "energy", limit=1)
     assert run(spec, tmp_path).statuses == {"void": 2}
     verdict[0] = ""
@@ -385,7 +385,7 @@ def test_a_countermeasure_is_judged_again_when_its_source_changes(root, tmp_path
 METRIC = """
 from xaibench.protocols import Metric
 fixed = Metric(
-    "fixed", "localisation", lambda evidence: evidence.on_view.sum(dim=(1, 2)) * 0 + {value}, "higher", (0.0, 9.0), "none",
+    "fixed", "localisation", lambda evidence: evidence.on_view.sum(dim=(1, 2)) * 0 + {value}, "higher", (0.0, 99.0), "none",
     "none", "always",
 )
 """

@@ -136,7 +136,7 @@ def test_a_failed_write_leaves_the_old_map(tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(maps, "save_file", full)
+    monkeypatch.setattr(maps, "save", full)
     with pytest.raises(RunError, match="No space left"):
         maps.write_map(path, a_map(1), metadata={})
     np.testing.assert_array_equal(maps.read_map(path).values, a_map())

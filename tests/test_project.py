@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from xaibench.errors import XaibenchError
 from xaibench.grid import Grid
-from xaibench.project import average, overlap, project
+from xaibench.project import average, density, overlap, project
 from xaibench.types import Attribution, Axis
 
 
@@ -127,3 +127,26 @@ def test_average_is_a_mean_of_densities_and_leaves_constants_alone():
     assert torch.allclose(made, values.view(1, 2, 2, 2, 3).mean((2, 4)))
     assert torch.allclose(average(torch.full((1, 2, 2), 7.0), target, source), torch.full((1, 4, 6), 7.0))
     assert average(values, source, source) is values
+
+
+def test_the_same_density_on_other_axes_is_still_an_attribution_of_the_same_method():
+    source = attribution(Axis("frequency", range(5)), Axis("time", range(7)), resolves=frozenset({"time"}))
+    frequency, time = Axis("frequency", [0, 2, 4]), Axis("time", [0, 3, 6])
+    made = density(source, frequency, time)
+    assert (made.frequency, made.time, made.resolves) == (frequency, time, {"time"})
+    assert torch.equal(made.values, average(source.values, (source.frequency, source.time), (frequency, time)))
+    moved = project(source, frequency, time)
+    assert (moved.frequency, moved.time) == (frequency, time)
+
+
+def test_axes_of_which_one_agrees_are_projected_all_the_same():
+    source = attribution(Axis("frequency", range(5)), Axis("time", range(7)))
+    wide = project(source, source.frequency, Axis("time", [0, 3, 6]))
+    torch.testing.assert_close(wide.values, source.values.view(2, 4, 2, 3).sum(3))
+    high = project(source, Axis("frequency", [0, 2, 4]), source.time)
+    torch.testing.assert_close(high.values, source.values.view(2, 2, 2, 6).sum(2))
+    mean = average(source.values, (source.frequency, source.time), (Axis("frequency", [0, 2, 4]), source.time))
+    torch.testing.assert_close(mean, source.values.view(2, 2, 2, 6).mean(2))
+    low = average(torch.ones(1, 2, 2), (Axis("frequency", [0, 1, 2]), Axis("time", [0, 1, 2])),
+                  (Axis("frequency", [0, 1, 2, 3]), Axis("time", [0, 1, 2, 4])))  # fmt: skip
+    assert low.tolist() == [[[1, 1, 0], [1, 1, 0], [0, 0, 0]]]

@@ -129,7 +129,7 @@ def toy(monkeypatch, **options):
     )  # fmt: skip
     real = missing.registry.plugins
     monkeypatch.setattr(missing.registry, "plugins", lambda group: {PLUGIN: ()} if group == "metrics" else real(group))
-    monkeypatch.setattr(missing, "fingerprint", lambda spec, pair, facts: f"{facts}/{pair.id}")
+    monkeypatch.setattr(missing, "fingerprints", lambda spec, facts: lambda pair: f"{facts}/{pair.id}")
     monkeypatch.setattr(missing, "cell_fingerprint", lambda pair, metric: f"{pair}!" if metric == PLUGIN else pair)
     return spec, bench, pairs
 

@@ -419,7 +419,7 @@ def test_a_truth_made_of_twins_is_refused_before_any_work_where_there_are_none(p
 def test_the_eer_without_twins_is_against_bona_fide_speech_of_the_split(partial, tmp_path, monkeypatch):
     install(monkeypatch)
     bench = Workbench(of_segments(partial, write_checkpoint(tmp_path / "w"), "energy"))
-    sentence, eer = check_countermeasure(bench, "toy-time", ordered_pairs(bench.corpus, "eval"))
+    sentence, eer, _ = check_countermeasure(bench, "toy-time", ordered_pairs(bench.corpus, "eval"))
     assert sentence == "" and eer is not None and eer < 0.5
     alone = write_partial(tmp_path / "alone", bonafide=False)
     bench = Workbench(of_segments(alone, write_checkpoint(tmp_path / "w"), "energy"))

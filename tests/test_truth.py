@@ -13,7 +13,7 @@ from twins import truth as twin
 
 from xaibench.errors import Unsupported, XaibenchError
 from xaibench.grid import Grid
-from xaibench.truth import DIFFERENCES, TruthSpec, difference, half, smooth, top_share, truth
+from xaibench.truth import DIFFERENCES, TruthSpec, difference, half, signed_difference, smooth, top_share, truth
 
 SMALL = Grid(n_fft=64, hop=32)
 BAND = (500.0, 7_000.0)
@@ -227,3 +227,54 @@ def test_a_view_of_some_utterances_has_their_signs():
     assert torch.equal(view.select([2, 0]).truth.added, made.added[[2, 0]])
     bare = view_of(LinearCM(), 3, truth=replace(made, added=None))
     assert bare.select([1]).truth.added is None
+
+
+# Two cells of one frame: magnitudes by hand.
+SPOOF, BONAFIDE = torch.tensor([[[6.0], [1.0]]]), torch.tensor([[[2.0], [1.5]]])
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        (TruthSpec("eq1", epsilon=0.5), [4 / 2.5, -0.5 / 2]),
+        (TruthSpec("eq2", kernel=(1, 1), epsilon=0.5), [4 / 2.5, -0.5 / 2]),
+        (TruthSpec("eq2", kernel=(3, 1), variance=(1.0, 1.0), epsilon=0.5), [4 / 2.5, -0.5 / 2]),
+        (TruthSpec("log-difference", epsilon=0.5), [np.log(6.5 / 2.5), np.log(1.5 / 2)]),
+    ],
+)
+def test_a_difference_by_hand(spec, wanted):
+    wanted = torch.tensor(wanted, dtype=torch.float32)
+    torch.testing.assert_close(signed_difference(SPOOF, BONAFIDE, spec)[0, :, 0], wanted)
+    torch.testing.assert_close(difference(SPOOF, BONAFIDE, spec)[0, :, 0], wanted.abs())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_both_halves_of_a_pair_are_smoothed_alike(which):
+    kernel, variance = ((5, 1), (2.0, 9.0)) if which else ((1, 5), (9.0, 2.0))
+    spec = TruthSpec("eq2", kernel=kernel, variance=variance, epsilon=0.5)
+    draw = torch.Generator().manual_seed(0)
+    one, two = (torch.rand(2, 9, 8, generator=draw) for _ in range(2))
+    a, b = (smooth(x, kernel=kernel, variance=variance) for x in (one, two))
+    torch.testing.assert_close(signed_difference(one, two, spec), (a - b) / (b + 0.5))
+    axis = 2 if which else 1
+    assert torch.equal(a.std(axis) < one.std(axis), torch.ones_like(a.std(axis), dtype=torch.bool))
+
+
+def test_a_specs_smallest_and_largest_values_are_allowed():
+    TruthSpec(kernel=(1, 1), variance=(1e-9, 1e-9), epsilon=1e-300, share=1e-9)
+    assert TruthSpec() == TruthSpec("eq2", (3, 11), (3.0, 5.0), 1e-8, 0.05)
+    for kernel in ((2, 1), (1, 0), (1, 2)):
+        with pytest.raises(XaibenchError, match="odd and positive"):
+            TruthSpec(kernel=kernel)
+
+
+def test_a_cell_that_did_not_change_is_neither_added_nor_in_the_region():
+    bonafide = torch.zeros(1, 2_000, dtype=torch.float64)
+    bonafide[:, :900] = torch.randn(1, 900, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spoof = bonafide.clone()
+    spoof[:, :700] *= 1.25
+    made = truth(spoof, bonafide, grid=SMALL, band=(0.0, 8_000.0), spec=TruthSpec("eq1", share=0.9))
+    assert not made.added[:, :, -20:].any() and not made.region[:, :, -20:].any()
+    assert made.added[:, :, :15].all() and made.region[:, :, :15].all()  # by a quarter: far less than 1
+    assert torch.allclose(made.values[:, :, 2:15], torch.tensor(0.25, dtype=torch.float64), rtol=1e-4)
+    assert made.name == "eq1" and made.valid.all()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from xaibench.errors import XaibenchError
+from xaibench.numbers import check_squarable, real_numbers
 from xaibench.stats import Interval
 
 FEWEST = 3  # methods; two are either in order or not
@@ -37,11 +38,13 @@ def order_agreement(
     >>> order_agreement(first, first)
     (Interval(mean=1.0, low=1.0, high=1.0), 4)
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first, second = real_numbers(first, "scores"), real_numbers(second, "scores")
     if first.shape != second.shape or first.ndim != 2:
         raise XaibenchError(f"two orders of the same methods and clusters are needed, got {first.shape} and {second.shape}")
     if draws < 200 or not 0 < level < 1:
         raise XaibenchError(f"expected 200 draws or more and a level between 0 and 1, got {draws} and {level}")
+    for order in (first, second):
+        check_squarable(order, "scores")
     n_clusters = len(first)
     once = np.ones((1, n_clusters))
     kept = np.isfinite(_means(first, once)[0]) & np.isfinite(_means(second, once)[0])

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xaibench.errors import XaibenchError
+from xaibench.numbers import check_squarable, real_numbers
 
 EXACT = 50  # clusters up to which the signed-rank p value is exact
 ALPHA = 0.05
@@ -40,9 +41,12 @@ def cluster_means(values: object, clusters: Sequence[object] | np.ndarray) -> tu
     >>> means.tolist(), labels
     ([2.0, 5.0], ['a', 'b'])
     """
-    values = np.asarray(values, dtype=np.float64)
-    if len(clusters) != len(values):
-        raise XaibenchError(f"one cluster a score: got {len(clusters)} labels for {len(values)} scores")
+    values = real_numbers(values, "scores")
+    if values.ndim == 0 or len(clusters) != len(values):
+        raise XaibenchError(f"one cluster a score: got {len(clusters)} labels for scores of shape {values.shape}")
+    if np.isinf(values).any():
+        raise XaibenchError(f"{np.count_nonzero(np.isinf(values))} scores are infinite; expected numbers, or NaN for none")
+    check_squarable(values, "scores")
     number: dict[object, int] = {}
     owner = np.fromiter((number.setdefault(c, len(number)) for c in clusters), dtype=np.intp, count=len(values))
     there = ~np.isnan(values)
@@ -112,7 +116,10 @@ def holm(p: object) -> np.ndarray:
     [0.03, 0.06, nan, 0.06]
     """
     # By hand: statsmodels' multipletests collects the garbage of the whole process, a tenth of a second a call.
-    p = np.asarray(p, dtype=np.float64)
+    p = real_numbers(p, "p values")
+    if p.ndim != 1 or ((p < 0) | (p > 1)).any():
+        outside = np.count_nonzero((p < 0) | (p > 1))
+        raise XaibenchError(f"p values lie in [0, 1], in one dimension; got shape {p.shape}, {outside} of them outside")
     corrected = np.full_like(p, np.nan)
     order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # NaN sort last
     steps = len(order) - np.arange(len(order))
@@ -161,7 +168,7 @@ def friedman(blocks: object, *, alpha: float = ALPHA) -> Friedman:
     from scipy.stats import f as f_distribution
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-    blocks = np.asarray(blocks, dtype=np.float64)
+    blocks = real_numbers(blocks, "blocks")
     if blocks.ndim != 2 or blocks.shape[0] < 2 or blocks.shape[1] < 3:
         raise XaibenchError(f"Friedman's test needs two blocks of three methods or more, got shape {blocks.shape}")
     if not np.isfinite(blocks).all():
@@ -186,7 +193,7 @@ def not_told_apart(ranks: object, difference: float) -> list[list[int]]:
     >>> not_told_apart([1.0, 3.0, 1.8, 2.5], 1.0)
     [[0, 2], [2, 3], [3, 1]]
     """
-    ranks = np.asarray(ranks, dtype=np.float64)
+    ranks = real_numbers(ranks, "ranks")
     order = np.argsort(ranks, kind="stable")
     found: list[list[int]] = []
     end = 0
@@ -272,8 +279,9 @@ def needed_clusters(differences: object, *, power: float = 0.8, alpha: float = A
     fewest = math.ceil(1 + math.log2(1 / alpha))
     if len(values) < 2:
         return Needed(math.nan, math.nan)
-    mean, sd = abs(float(values.mean())), float(values.std(ddof=1))
     largest = float(np.abs(values).max())
+    scaled = values / largest if largest else values  # squares of small numbers would vanish
+    mean, sd = abs(float(values.mean())), float(scaled.std(ddof=1)) * (largest or 1.0)
     if mean <= 1e-12 * largest or largest == 0:
         clusters = math.inf
     else:
@@ -305,11 +313,12 @@ def _t_test_clusters(effect: float, power: float, alpha: float) -> float:
 
 
 def _differences(differences: object) -> np.ndarray:
-    values = np.asarray(differences, dtype=np.float64)
+    values = real_numbers(differences, "paired differences")
     if values.ndim != 1 or values.size == 0:
         raise XaibenchError(f"a test needs at least one paired difference in one dimension, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise XaibenchError("paired differences must be finite; leave clusters that lack a score out, with their count")
+    check_squarable(values, "paired differences")
     return values
 
 

@@ -47,8 +47,8 @@ class Grid:
 
     def taper(self, like: Tensor) -> Tensor:
         """The window `(n_fft,)` on the device and in the (real) precision of `like`."""
-        dtype = like.dtype.to_real() if like.dtype.is_complex else like.dtype
-        return getattr(torch, f"{self.window}_window")(self.n_fft, periodic=True, dtype=dtype, device=like.device)
+        make = getattr(torch, f"{self.window}_window")
+        return make(self.n_fft, periodic=True, dtype=like.dtype.to_real(), device=like.device)
 
     def shape(self, n_samples: int) -> tuple[int, int]:
         """`(F, T)` of a waveform of `n_samples`."""

@@ -8,11 +8,15 @@
 Countermeasures may look at different lengths, so there is a truth for each number of frames. All are on the run's grid:
 frequency first, positive = evidence for spoof. A curve is the spoof log-odds of the utterance while the map's largest cells
 are deleted or inserted, at `fractions` of the valid cells, as the run's metrics asked for them. Every name becomes one safe
-path component; the ids as they were stand in the file's metadata. numpy only: no torch is imported here.
+path component; the ids as they were stand in the file's metadata, with a SHA-256 of every tensor (and of the metadata) that
+reading holds it against: there can be a million maps, too many for a list of checksums. Files of before have none and are
+read as they are. numpy only: no torch is imported here.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +24,16 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from xaibench.errors import RunError, XaibenchError
-from xaibench.files import whole
+from xaibench.files import in_order, whole
 
 SUFFIX = ".safetensors"
 CURVE = "curve:"
+DIGEST = "sha256:"
+#: Bytes of the largest file that is opened. Half an hour of speech on the default grid is 0.2 GB, its truth 0.3.
+MOST_BYTES = 2**30
 TRUTH = "truth"  # the folder of truths beside those of countermeasures, so no countermeasure may be called so
 
 
@@ -137,9 +144,10 @@ def write_truth(path: Path, values: object, region: object, valid: object, *, me
 
 def read_map(path: Path) -> StoredMap:
     """A map, or the values of a truth. Raises RunError, naming the file: missing, damaged, or not a map."""
-    tensors, metadata = _with_values(Path(path))
+    path = Path(path)
+    tensors, metadata = _with_values(path)
     curves = {name.removeprefix(CURVE): tensors[name] for name in tensors if name.startswith(CURVE)}
-    return StoredMap(values=tensors["values"], metadata=metadata, curves=curves)
+    return StoredMap(values=tensors["values"], metadata=metadata, curves=_checked_curves(path, curves))
 
 
 def read_truth(path: Path) -> StoredTruth:
@@ -148,13 +156,20 @@ def read_truth(path: Path) -> StoredTruth:
     tensors, metadata = _with_values(path)
     if not {"region", "valid"} <= set(tensors):
         raise RunError(f"{path}: not a truth, it has no region; remove it and run again with --keep-maps")
+    for name in ("region", "valid"):
+        mask = tensors[name]
+        if mask.dtype != np.uint8 or mask.shape != tensors["values"].shape or (mask > 1).any():
+            raise RunError(
+                f"{path}: {name} is {mask.dtype} {mask.shape}, expected 0 and 1 as uint8 in the shape of the truth's "
+                f"values, {tensors['values'].shape}; remove it and run again with --keep-maps"
+            )
     region, valid = (tensors[name].astype(bool) for name in ("region", "valid"))
     return StoredTruth(values=tensors["values"], metadata=metadata, region=region, valid=valid)
 
 
 def read_curves(path: Path) -> dict[str, np.ndarray]:
     """The curves of a kept map, without reading its cells: as `StoredMap.curves`. Raises RunError as `read_map`."""
-    return dict(_read(Path(path), CURVE)[0])
+    return _checked_curves(Path(path), _read(Path(path), CURVE)[0])
 
 
 def kept(run: Path, pair: str | None = None) -> Iterator[Kept]:
@@ -170,11 +185,19 @@ def kept(run: Path, pair: str | None = None) -> Iterator[Kept]:
 def grid_of(metadata: Mapping[str, str]) -> tuple[int, int, int, str]:
     """The grid of a stored map or truth: sample rate in Hz, n_fft and hop in samples, window.
 
+    Raises RunError for what is not that.
+
     >>> grid_of({"grid": "8000/256/80/hann"})
     (8000, 256, 80, 'hann')
     """
-    rate, n_fft, hop, window = metadata.get("grid", "16000/512/160/hann").split("/")
-    return int(rate), int(n_fft), int(hop), window
+    said = metadata.get("grid", "16000/512/160/hann")
+    try:
+        rate, n_fft, hop, window = said.split("/")
+        return int(rate), int(n_fft), int(hop), window
+    except ValueError as error:
+        raise RunError(
+            f"the grid of a kept map is {said[:80]!r}, expected rate/n_fft/hop/window, as 16000/512/160/hann"
+        ) from error
 
 
 def kept_maps(run: Path, pair: str) -> dict[tuple[str, str], dict[str, Path]]:
@@ -207,7 +230,25 @@ def _with_values(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     tensors, metadata = _read(path)
     if "values" not in tensors or tensors["values"].ndim != 2:
         raise RunError(f"{path}: holds {', '.join(sorted(tensors)) or 'nothing'}, expected a map `values` (F, T)")
+    values = tensors["values"]
+    if values.dtype != np.float32 or not values.size or not np.isfinite(values).all():
+        raise RunError(
+            f"{path}: its `values` are {values.dtype} {values.shape}, expected finite float32 (F, T) with a cell or more; "
+            f"remove it and run again with --keep-maps"
+        )
     return tensors, metadata
+
+
+def _checked_curves(path: Path, curves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The curves of a file. Raises RunError for what `write_map` does not write."""
+    steps = curves.get("fractions", np.zeros(0))
+    for name, curve in curves.items():
+        if curve.dtype != np.float64 or curve.ndim != 1 or curve.shape != steps.shape or not np.isfinite(curve).all():
+            raise RunError(
+                f"{path}: the curve {name} is {curve.dtype} {curve.shape}, expected finite float64, as many as its "
+                f"fractions; remove it and run again with --keep-maps"
+            )
+    return dict(curves)
 
 
 def _read(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -215,11 +256,26 @@ def _read(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str
     if not path.is_file():
         raise RunError(f"{path}: no such map; run again with --keep-maps")
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise RunError(
+                f"{path}: {path.stat().st_size} bytes, more than the {MOST_BYTES} of the largest map; is it a map?"
+            )
         with safe_open(path, framework="numpy") as file:
             names = sorted(name for name in file.keys() if name.startswith(prefix))  # noqa: SIM118 - not a mapping
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+            tensors, said = {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    # Of a type that numpy has no name for, safetensors raises whatever it meets.
+    except (SafetensorError, OSError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{path}: damaged ({error}); remove it and run again with --keep-maps") from error
+    digests = {key: said.pop(key) for key in [key for key in said if key.startswith(DIGEST)]}
+    wrong = [
+        name for name, tensor in tensors.items() if digests and digests.get(DIGEST + name) != _digest(name, tensor, said)
+    ]
+    if wrong:
+        raise RunError(
+            f"{path}: damaged ({wrong[0]} is not as it was written: its SHA-256 differs); "
+            "remove it and run again with --keep-maps"
+        )
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, said
 
 
 def _checked(path: Path, values: object) -> dict[str, np.ndarray]:
@@ -232,11 +288,16 @@ def _checked(path: Path, values: object) -> dict[str, np.ndarray]:
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray], metadata: Mapping[str, object]) -> None:
-    with whole(path, hint="is the disk full?") as scratch:
-        try:
-            save_file(tensors, scratch, metadata={k: str(v) for k, v in metadata.items()})
-        except SafetensorError as error:
-            raise RunError(f"{path}: could not be written ({error}); is the disk full?") from error
+    said = {k: str(v) for k, v in metadata.items()}
+    digests = {DIGEST + name: _digest(name, tensor, said) for name, tensor in tensors.items()}
+    with whole(path, hint="is the disk full?", flush=True) as scratch:
+        scratch.write_bytes(in_order(save(tensors, metadata={**said, **digests})))
+
+
+def _digest(name: str, tensor: np.ndarray, metadata: Mapping[str, str]) -> str:
+    """Of one tensor, its name, type and shape, and all of the metadata."""
+    head = json.dumps([name, tensor.dtype.str, tensor.shape, sorted(metadata.items())])
+    return hashlib.sha256(head.encode() + np.ascontiguousarray(tensor).tobytes()).hexdigest()
 
 
 def _file(pair: str) -> str:

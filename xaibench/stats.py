@@ -48,9 +48,11 @@ from typing import NamedTuple
 import numpy as np
 
 from xaibench.errors import XaibenchError
+from xaibench.numbers import check_squarable, real_numbers
 
 FEWEST_CLUSTERS = 6  # fewer give the cluster t interval; see the module's docstring
 _RESAMPLES = 4_000_000  # numbers of a block of resamples: 32 MB
+_SMALL, _UP = 1e-100, 2.0**600  # squares of smaller numbers would vanish; times this, exactly, they do not
 _SUMS = 500_000  # numbers of a block of their sums: 4 MB, near a core
 
 
@@ -83,7 +85,7 @@ def cluster_bootstrap(
     >>> mean, low < mean < high
     (3.0, True)
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = real_numbers(values, "values")
     owner = _owners(values, clusters)
     batch = Batch(draws=draws, seed=seed, level=level)
     asked = batch.mean(values, owner, bounds=bounds)
@@ -173,6 +175,10 @@ class Batch:
         """Ask for mean of `first` over mean of `second`, all finite and `(n,)`; its place in `intervals`."""
         a, counts = _cluster_sums(first, owner)
         b, _ = _cluster_sums(second, owner)
+        if any(0 < np.abs(part).max() < _SMALL for part in (first, second)):
+            raise XaibenchError(
+                f"the scores of a ratio are below {_SMALL:g} in size; their squares vanish, scale them first"
+            )
         below = self.mean(second, owner)
         if abs(b.sum() / counts.sum()) <= 1e-15 * np.abs(second).max():  # also where every value is 0
             return self._add(lambda _: Interval(np.nan, np.nan, np.nan))
@@ -211,9 +217,12 @@ class Batch:
         self, values: np.ndarray, sums: np.ndarray, counts: np.ndarray, bounds: tuple[float, float]
     ) -> Callable[[np.ndarray], Interval]:
         n_clusters, total = len(sums), counts.sum()
-        mean = float(sums.sum() / total)
+        mean, size = float(sums.sum() / total), np.abs(values).max()
         if n_clusters == 1:
             return lambda _: Interval(mean, np.nan, np.nan)
+        if 0 < size < _SMALL:
+            unscaled = self._mean(values * _UP, sums * _UP, counts, (bounds[0] * _UP, bounds[1] * _UP))
+            return lambda ends: Interval(*(end / _UP for end in unscaled(ends)))
         residual = sums - mean * counts
         error = float(np.sqrt(n_clusters / (n_clusters - 1)) * np.sqrt((residual**2).sum()) / total)
         if error <= 1e-12 * max(abs(mean), np.abs(values).max()):  # nothing but rounding
@@ -264,7 +273,7 @@ def rank_agreement(first: object, second: object) -> Agreement:
     >>> rank_agreement([1, 2, 3, 4], [1, 2, 4, 3]).tau.__round__(3)
     0.667
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first, second = real_numbers(first, "scores"), real_numbers(second, "scores")
     if first.shape != second.shape or first.ndim != 1:
         raise XaibenchError(f"two scores of the same items are needed, got shapes {first.shape} and {second.shape}")
     both = np.isfinite(first) & np.isfinite(second)
@@ -311,9 +320,11 @@ def _paired(
     first: object, second: object, clusters: Sequence[object] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both scores and the clusters where neither score is missing. Shapes: `(n,)` -> `(m,)`."""
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first, second = real_numbers(first, "scores"), real_numbers(second, "scores")
     if first.shape != second.shape:
         raise XaibenchError(f"paired scores must be aligned, got shapes {first.shape} and {second.shape}")
+    if np.isinf(first).any() or np.isinf(second).any():
+        raise XaibenchError("paired scores are infinite; expected numbers, or NaN where there is none")
     common = ~(np.isnan(first) | np.isnan(second))
     if not common.any():
         raise XaibenchError("the two methods have no utterance in common: nothing to pair")
@@ -347,6 +358,7 @@ def _cluster_sums(values: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np
         raise XaibenchError(
             f"{bad} of {values.size} values are NaN or infinite; leave undefined scores out, with their count"
         )
+    check_squarable(values, "values")
     counts = np.bincount(owner)
     there = counts > 0
     return np.bincount(owner, weights=values)[there], counts[there].astype(np.float64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from xaibench.errors import XaibenchError
+from xaibench.numbers import real_numbers
 
 
 def largest(values: np.ndarray, valid: np.ndarray, count: int) -> tuple[np.ndarray, bool]:
@@ -50,7 +51,7 @@ def top_mask(values: np.ndarray, share: float, valid: np.ndarray | None = None) 
     >>> top_mask(np.array([[1.0, 3.0, 2.0], [0.0, 3.0, 0.0]]), 0.5).tolist()
     [[False, True, True], [False, True, False]]
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = real_numbers(values, "cells")
     valid = np.ones(values.shape, bool) if valid is None else np.asarray(valid, dtype=bool)
     if values.ndim != 2 or valid.shape != values.shape:
         raise XaibenchError(f"expected a map and its valid cells (F, T), got {values.shape} and {valid.shape}")

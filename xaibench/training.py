@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +24,11 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler, swa_utils
 
 from xaibench import audio, augment
-from xaibench.errors import RunError, XaibenchError
+from xaibench.errors import RunError, XaibenchError, first_line
 from xaibench.excerpts import Excerpts, held_out
+from xaibench.files import whole, write_text
 from xaibench.layers import deeplift_form
+from xaibench.lock import held
 from xaibench.metrics.detection import equal_error_point, equal_error_rate
 from xaibench.protocols import Corpus, Countermeasure, CountermeasureRecipe, TorchModule
 from xaibench.scoring import bonafide_index, score_recordings
@@ -176,11 +177,12 @@ def train(
     data sets with one utterance, a vocoder of no known class), and for a loss that is not finite.
     """
     out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out}: cannot write here ({error.strerror}); choose another --out") from error
-    options = dict(options or {})
+    with held(out):
+        return _train(recipe, corpora, out, spec, dict(options or {}), excerpts, device, report)
+
+
+def _train(recipe, corpora, out, spec, options, excerpts, device, report) -> Path:
+    """`train`, while nobody else trains in `out`."""
     identity = {
         "countermeasure": recipe.name, "options": options, "spec": asdict(spec), "data": {c.name: c.hash for c in corpora},
     }  # fmt: skip
@@ -225,12 +227,12 @@ def train(
         best = _best(history, spec.average_best)
         if epoch in best:
             save_weights(out / f"epoch-{epoch}.safetensors", average.module)
-        pd.DataFrame(history).to_csv(out / "history.csv", index=False)
+        write_text(out / "history.csv", pd.DataFrame(history).to_csv(index=False, lineterminator="\n"))
         _save(out / "last.pt", {"identity": identity, "history": history}, parts)
-        for old in set(out.glob("epoch-*.safetensors")) - {out / f"epoch-{e}.safetensors" for e in best}:
-            old.unlink()
+        _keep_epochs(out, best)
         report(line)
     best = _best(history, spec.average_best)
+    _keep_epochs(out, best)  # again: a training that was killed after its last checkpoint does not come by above
     _load_average(model, [out / f"epoch-{e}.safetensors" for e in best])
     lesson.settle()
     return _publish(recipe, model, corpora, out, identity, best, spec, device)
@@ -250,6 +252,12 @@ def _recordings(corpora: Sequence[Corpus]) -> dict[str, list[np.ndarray]]:
     if "bonafide" not in found or len(found) < 2:
         raise RunError(f"no bona fide and vocoded training recordings in {', '.join(c.name for c in corpora)}")
     return found
+
+
+def _keep_epochs(out: Path, best: Sequence[int]) -> None:
+    """Remove the weights of all epochs but these."""
+    for old in set(out.glob("epoch-*.safetensors")) - {out / f"epoch-{e}.safetensors" for e in best}:
+        old.unlink()
 
 
 def _best(history: Sequence[dict], count: int) -> list[int]:
@@ -415,12 +423,12 @@ class _Lesson:
 
 
 def _save(path: Path, facts: dict, parts: dict) -> None:
-    scratch = path.with_suffix(".tmp")
-    try:
-        torch.save({**facts, **{name: part.state_dict() for name, part in parts.items()}}, scratch)
-        os.replace(scratch, path)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        raise RunError(f"{path}: could not be written ({error}); the epoch before is safe, run again to continue") from error
+    safe = "the epoch before is safe, run again to continue"
+    with whole(path, hint=safe, flush=True) as scratch:
+        try:
+            torch.save({**facts, **{name: part.state_dict() for name, part in parts.items()}}, scratch)
+        except RuntimeError as error:  # so torch's writer reports a full disk
+            raise RunError(f"{path}: cannot be written ({first_line(error)}); {safe}") from error
 
 
 def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
@@ -428,14 +436,18 @@ def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
         return []
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise RunError(f"{path}: damaged ({str(error).splitlines()[0]}); remove it to train from the start") from error
-    if state["identity"] != identity:
-        differ = sorted(k for k in identity if state["identity"].get(k) != identity[k])
+        known, history = state["identity"], state["history"]
+    except Exception as error:  # of a damaged file the reader, and what it reads, may raise anything
+        raise RunError(f"{path}: damaged ({first_line(error)}); remove it to train from the start") from error
+    if known != identity:
+        differ = sorted(k for k in identity if known.get(k) != identity[k])
         raise RunError(f"{path}: holds a training with another {', '.join(differ)}; choose another --out, or remove it")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state["history"]
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except Exception as error:
+        raise RunError(f"{path}: damaged ({first_line(error)}); remove it to train from the start") from error
+    return history
 
 
 def _portable(recipe: CountermeasureRecipe, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -461,7 +473,7 @@ def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:
         table = evaluate(model, corpora, split, device=device)
         tables.append(table.assign(split=split))
     table = pd.concat(tables)
-    table.to_csv(out / "scores.csv", index=False)
+    write_text(out / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
     hidden = held_out(corpora)
     trained = [u for c in corpora for u in c.utterances if u.split == "train" and u.vocoder not in hidden]
     card = {
@@ -492,5 +504,5 @@ def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:
         "threshold": decision_threshold(tables[0], hidden),
         "made_with": {"torch": torch.__version__, "python": platform.python_version(), "device": device},
     }
-    weights.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_text(weights.with_suffix(".json"), json.dumps(card, indent=2) + "\n", flush=True)
     return weights

@@ -105,3 +105,11 @@ def test_agrees_with_quantus_unless_values_are_small(name, theirs):
     if name == "gini":  # Quantus adds 1e-7 to every cell, as if that were small beside any map
         assert score(name, 1e-9 * maps).tolist() == pytest.approx(score(name, maps).tolist(), abs=1e-6)
         assert max(quantus_score(1e-9 * maps)) < 0.02 < 0.4 < score(name, maps).min()
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1.0, 1e38])
+def test_no_map_is_too_small_or_too_large_in_double_precision(scale):
+    maps = torch.tensor([[[3.0, -1.0, 0.0, 2.0]], [[1.0, 1.0, 1.0, 1.0]]], dtype=torch.float64) * scale
+    assert score("gini", maps).tolist() == pytest.approx([(3 * 3 + 2 - 1) / (4 * 6), 0])
+    assert score("effective_area", maps).tolist() == pytest.approx([36 / (4 * 14), 1])
+    assert score("entropy", maps).tolist() == pytest.approx([1.0114, 1.3863], abs=1e-4)

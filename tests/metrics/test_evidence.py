@@ -311,3 +311,44 @@ def test_two_methods_with_one_order_of_cells_share_every_answer_and_others_none(
     )  # fmt: skip
     ours.deletion(replace(evidence(view, swapped), probe=first.probe), fill="twin")
     assert seen.inputs
+
+
+def test_whole_curves_that_were_asked_for_are_told_and_nothing_else(view):
+    asked = evidence(view, noise())
+    assert asked.asked() == {}
+    asked.drop("twin")
+    ours.flipping(asked, fill="mean")
+    assert asked.asked() == {}
+    curve = asked.curve("insertion", "twin")
+    asked.curve("deletion", "mean")
+    found = asked.asked()
+    assert list(found) == ["deletion-mean", "insertion-twin"]
+    assert torch.equal(found["insertion-twin"].log_odds, curve.log_odds)
+    assert found["insertion-twin"].fractions.tolist() == [0.0, *FRACTIONS, 1.0]
+    assert "_known" not in repr(asked) and "_kept" not in repr(asked)
+
+
+def test_the_effect_of_the_top_share_is_of_that_share(view):
+    asked = evidence(view, noise())
+    for share in (0.05, 0.2, 1.0):
+        fell = asked.probe.untouched - asked.curve("deletion", "mean", (share,)).log_odds[:, 0]
+        assert torch.equal(asked.drop("mean", share), fell)
+    assert torch.equal(asked.drop("mean"), asked.drop("mean", 0.05))
+
+
+def test_shares_of_regions_round_and_are_one_region_at_least(view):
+    asked = evidence(view, noise(), side=9)
+    count = asked.probe.regions.count
+    curve = asked.region_curve("mean", (0.0, 1e-6, 1 / count, 2.4 / count, 1.0))
+    one = asked.region_curve("mean", (0.0, 1 / count)).log_odds
+    assert torch.equal(curve.log_odds[:, 0], asked.probe.untouched)
+    torch.testing.assert_close(curve.log_odds[:, 1:3], one[:, 1:].expand(-1, 2))
+    torch.testing.assert_close(curve.log_odds[:, 3], asked.region_curve("mean", (0.0, 2 / count)).log_odds[:, 1])
+    torch.testing.assert_close(curve.log_odds[:, 4], asked.probe.filled("mean"))
+    assert curve.fractions.dtype == torch.float64 and curve.log_odds.dtype == torch.float64
+    silent = noise()
+    silent[1] = 0
+    silent[2] *= ~VALID  # speaks outside the valid cells only
+    asked = evidence(view, silent)
+    for answers in (asked.region_curve("mean", (0.0, 0.5)).log_odds, asked.curve("deletion", "mean").log_odds):
+        assert answers.isnan().all(1).tolist() == [False, True, True] and answers[0].isfinite().all()

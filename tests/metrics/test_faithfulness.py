@@ -288,3 +288,29 @@ def test_monotonicity_cannot_tell_the_exact_signed_map_from_its_reverse(view):
 def test_a_step_that_moves_nothing_does_not_fall():
     view = view_of(LinearCM(torch.zeros(SHAPE)), COUNT)
     assert ours.monotonicity(evidence(view, noise()), fill="mean").tolist() == [1.0] * COUNT
+
+
+def test_the_constants_that_scores_are_defined_by():
+    assert ours.SMALLEST_GAP == 1.0 and ours.BINS == (0.01, 0.05, 0.1, 0.2, 0.5)
+    assert list(ours.EQUAL_STEPS) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
+    assert list(ours.REGION_STEPS) == pytest.approx([0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1])
+    effect = ours.top_share_effect(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([1.0, 0.999, -2.0]))
+    assert effect.tolist() == pytest.approx([0.5, torch.nan, torch.nan], nan_ok=True)
+
+
+def test_two_equal_steps_are_enough_for_pixel_flipping_and_two_points_for_an_area():
+    curve = Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[9.0, 4.0, 2.0], [0.0, 1.0, 5.0]]))
+    assert ours.pixel_flipping(curve, "log-odds").tolist() == [3, 3]
+    almost = Curve(torch.tensor([0.0, 0.5, 1.0004]), curve.log_odds)
+    assert ours.pixel_flipping(almost, "log-odds").tolist() == [3, 3]
+    with pytest.raises(XaibenchError, match="equal steps"):
+        ours.pixel_flipping(Curve(torch.tensor([0.0, 0.5, 1.01]), curve.log_odds))
+    area = ours.area_under_curve(torch.tensor([0.25, 0.75]), torch.tensor([[1.0, 3.0], [0.0, 1.0]]))
+    assert area.tolist() == [2, 0.5] and area.dtype == torch.float64
+    single = ours.area_under_curve(torch.tensor([0.0, 1 / 3, 1.0]), torch.tensor([[2.0**24, 1.0, 1.0]]))
+    assert single.item() == pytest.approx((2**24 + 1) / 6 + 2 / 3, rel=1e-7)
+    for values in (torch.ones(3), torch.ones(1, 1, 3)):
+        with pytest.raises(XaibenchError, match="expected fractions"):
+            ours.area_under_curve(torch.tensor([0.0, 0.5, 1.0]), values)
+    with pytest.raises(XaibenchError, match="rise strictly"):
+        ours.area_under_curve(torch.tensor([0.0, 0.5, 0.5]), torch.ones(1, 3))

@@ -212,3 +212,10 @@ def test_cells_that_are_not_valid_change_nothing(score, case):
     values, amount, valid = case
     other = torch.where(valid, values, 99.0), torch.where(valid, amount, 42.0)
     torch.testing.assert_close(score(values, amount, valid), score(*other, valid), equal_nan=True, rtol=0, atol=0)
+
+
+def test_one_negative_gain_in_one_map_is_refused_and_signs_of_zero_are_not():
+    amount = torch.tensor([[[3.0, 1.0, 2.0]], [[3.0, -0.5, 2.0]]])
+    with pytest.raises(XaibenchError, match=r"cannot be negative, got -0\.5"):
+        ours.ndcg(torch.ones(2, 1, 3), amount)
+    assert ours.ndcg(torch.ones(2, 1, 3), amount.clamp_min(-0.0)).isfinite().all()

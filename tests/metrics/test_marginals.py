@@ -164,3 +164,13 @@ def test_a_constant_map_is_chance():
     truth = truth_of(region)
     assert ours.rank_accuracy(values, truth).item() == pytest.approx(0.05, abs=1e-12)
     assert ours.roc_auc(values, truth).item() == 0.5 and ours.spearman(values, truth).item() == 0
+
+
+def test_a_truth_is_turned_with_its_signs():
+    region = torch.tensor([[[True, False, True], [False, False, False]]])
+    truth = Truth(values=region.float(), region=region, valid=region[0] | True, name="eq2", added=~region)
+    attribution, other = ours.turned(region.float(), truth)
+    assert torch.equal(attribution, region.float().mT) and torch.equal(other.added, ~region.mT)
+    assert torch.equal(other.region, region.mT) and torch.equal(other.values, truth.values.mT)
+    assert other.valid.shape == (3, 2) and other.name == "eq2"
+    assert ours.turned(region.float(), replace(truth, added=None))[1].added is None

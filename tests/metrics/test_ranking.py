@@ -71,3 +71,14 @@ def test_finite_cells_pass_though_their_sum_overflows():
             check_finite(maps)
     with pytest.raises(XaibenchError, match="2 NaN or infinite cells"):
         check_finite(torch.tensor([[[torch.inf, -torch.inf, 1.0]]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_among_many_equal_cells_the_order_of_memory_stands(dtype):
+    values = torch.tensor([[1.0, 2.0] * 600, [-0.0, 0.0] * 600, [3.0, -3.0] * 600], dtype=dtype)
+    order = largest_first(values)
+    falling = torch.arange(1200).view(600, 2)
+    assert order[0].tolist() == [*falling[:, 1].tolist(), *falling[:, 0].tolist()]
+    assert order[1].tolist() == list(range(1200))
+    assert order[2].tolist() == [*falling[:, 0].tolist(), *falling[:, 1].tolist()]
+    assert order.dtype == torch.int64

@@ -159,3 +159,47 @@ def test_a_heat_map_is_the_positive_part_from_zero_to_one():
     assert heat(np.array([-3.0, 2.0, 4.0])) == pytest.approx([0, 0.5, 1.0], abs=1e-6)
     assert heat(np.array([1.0, 2.0, 5.0])) == pytest.approx([0, 0.25, 1.0], abs=1e-6)
     assert heat(np.full(4, -1.0)).tolist() == [0.0] * 4
+
+
+def test_an_edge_falls_in_the_frame_whose_window_it_is_in():
+    """floor((1000 t - 10) / 20), never below 0 or above T - 2: of speech the two frames at the edges are left out."""
+    for end, last in ((0.0299, 0), (0.0301, 1), (0.0499, 1), (0.0501, 2), (0.2, 8)):
+        (kept,) = (found for found in vad_frames([(0.0, end, 101), (0.2, 0.2, 1)], 10).values() if len(found))
+        assert kept.tolist() == list(range(last + 1))
+    assert vad_frames([(9.0, 10.0, 101)], 600)["BN"].tolist() == list(range(449 + 100, 500 + 100))  # 500 are labelled
+
+
+def test_stretches_and_their_frames_by_hand():
+    stretches = [(0.0, 0.1, 1), (0.1, 0.16, 5), (0.16, 0.2, 100), (0.2, 0.26, 101), (0.26, 0.32, 115)]
+    found = {name: frames.tolist() for name, frames in vad_frames(stretches, 16).items()}
+    assert found == {"BS": [1, 2, 3], "SS": [5, 6], "TR": [8], "BN": [9, 10, 11, 12], "SN": [12, 13, 14]}
+    later = {name: frames.tolist() for name, frames in vad_frames(stretches, 19).items()}
+    moved = {name: [n + 3 for n in frames] for name, frames in found.items()}
+    assert later == {**moved, "SN": [15, 16, 17, 18]}  # of 16 frames the last two are one
+    assert vad_frames([(0.0, 0.1, 1)], 2)["BS"].tolist() == []
+    assert vad_frames([(0.0, 0.1, 101)], 2)["BN"].tolist() == [0]
+    assert all(frames.dtype == np.int64 for frames in vad_frames(stretches, 16).values())
+
+
+def test_categories_are_named():
+    assert {**CATEGORIES} == {
+        "BS": "bona fide speech", "SS": "spoofed speech", "TR": "transition", "BN": "bona fide non-speech",
+        "SN": "spoofed non-speech",
+    }  # fmt: skip
+    assert [category(n) for n in (1, 2, 20, 100, 101, 102, 120)] == ["BS", "SS", "SS", "TR", "BN", "SN", "SN"]
+
+
+def test_heat_is_summed_in_double_precision_and_a_frame_counts_as_often_as_it_is_named():
+    heat_map = np.array([2.0**24, 1.0, 1.0, 1.0], dtype=np.float32)
+    made = rcq([heat_map, [0, 4]], [{"BS": [0, 1, 2, 3], "SS": []}, {"SN": [1, 1]}])
+    mean = (2**24 + 3 + 8) / 6
+    assert made["BS"] == pytest.approx(100 * ((2**24 + 3) / 4 - mean) / mean, rel=1e-12)
+    assert made["SN"] == pytest.approx(100 * (4 - mean) / mean, rel=1e-12)
+    assert math.isnan(made["SS"]) and math.isnan(made["TR"]) and list(made) == ["BS", "SS", "TR", "BN", "SN"]
+
+
+def test_heat_by_hand():
+    wanted = [0, 3 / (3 + 1e-7), 2 / (3 + 1e-7)]
+    assert heat(np.array([2, 5, 4], dtype=np.float32)).tolist() == pytest.approx(wanted, rel=1e-12)
+    assert heat(np.array([-3.0, -1.0])).tolist() == [0, 0]
+    assert heat(np.array([1e-7, 2e-7])).tolist() == pytest.approx([0, 0.5])

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -143,3 +144,23 @@ def test_bad_maps_and_fills_are_refused(view):
     orphan = replace(view, fills={name: view.fills[name] for name in ("silence", "mean")})
     with pytest.raises(XaibenchError, match="'twin'"):
         ours.average_drop(evidence(orphan, noise()), fill="twin")
+
+
+def answered(untouched, masked):
+    """Evidence of these log-odds; nothing is asked."""
+    given = torch.tensor([untouched, masked], dtype=torch.float64)
+    return SimpleNamespace(probe=SimpleNamespace(untouched=given[0]), kept=lambda what, fill, ask: given[1])
+
+
+def test_the_class_decided_for_is_spoof_from_log_odds_of_zero_on():
+    asked = answered([0.0, 0.0, -1e-9, 2.0, -2.0], [1.0, -1.0, 1.0, 2.0, -3.0])
+    half, most = 0.5, 1 / (1 + math.exp(-1))
+    assert ours.average_drop(asked, fill="mean").tolist() == pytest.approx(
+        [0, 100 * (most - half) / half, 100 * (most - half) / half, 0, 0]
+    )
+    assert ours.average_increase(asked, fill="mean").tolist() == [100, 0, 0, 0, 100]
+    assert ours.fidelity_in(asked, fill="mean").tolist() == [1, 0, 0, 1, 1]
+    assert ours.faithfulness_on_spectra(asked, fill="mean").tolist() == pytest.approx([-1, 1, 1, 0, -1])
+    gain = (1 / (1 + math.exp(-3)) - 1 / (1 + math.exp(-2))) * (1 + math.exp(2))
+    assert ours.average_gain(asked, fill="mean").tolist() == pytest.approx([100 * (most - half) / half, 0, 0, 0, 100 * gain])
+    assert ours.fidelity_in(answered([1.0], [0.0]), fill="mean").item() == 1

@@ -1,5 +1,6 @@
 """Sensitivity and robustness: against twins, Quantus' functions and maps whose answer is plain."""
 
+import math
 import warnings
 
 import pytest
@@ -143,3 +144,16 @@ def test_quantus_has_the_same_correlation():
     a, b = noise(), (noise() + noise(1)).relu()  # half of the second is tied at zero
     expected = similarity.correlation_spearman(a.flatten(1).numpy(), b.flatten(1).numpy(), batched=True)
     assert ours.rank_correlation(a, b).tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_constant_map_costs_its_neighbours_in_the_batch_nothing():
+    maps = torch.tensor([[[1.0, 1.0, 1.0]], [[1.0, 2.0, 4.0]], [[2.0, 2.0, 2.0]]])
+    other = torch.tensor([[[5.0, 5.0, 5.0]], [[1.0, 9.0, 8.0]], [[1.0, 2.0, 3.0]]])
+    assert ours.rank_correlation(maps, other).tolist() == [1, 0.5, 0]
+    assert ours.rank_correlation(other, maps).tolist() == [1, 0.5, 0]
+    x = torch.tensor([[[[1.0, -1.0, 1.0]]], [[[2.0, -2.0, 2.0]]], [[[3.0, 3.0, 3.0]]]])
+    moved = x + torch.tensor([0.5, 2.0, 0.0])[:, None, None, None]
+    slope = ours.local_slope(other, maps, (x, moved))
+    one = math.dist((1 / 9, 1, 8 / 9), (1 / 4, 1 / 2, 1)) / math.sqrt(3)
+    assert slope.tolist() == pytest.approx([0, one, math.nan], nan_ok=True)
+    assert ours.relative_change(maps, other).tolist() == pytest.approx([4, math.sqrt((49 + 16) / 21), math.sqrt(2 / 12)])

@@ -176,3 +176,21 @@ def test_a_map_of_another_shape_or_with_a_nan_is_refused(view):
         ours.infidelity(evidence(view, values), fill="mean")
     with pytest.raises(XaibenchError, match="view's axes"):
         ours.infidelity(evidence(view, noise()[:, :5]), fill="mean")
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e90])
+def test_sums_and_falls_of_any_size_are_numbers(scale):
+    sums, falls = torch.tensor([[1.0, 2.0, 4.0]]).double(), torch.tensor([[2.0, 4.0, 7.0]]).double()
+    assert ours.correlation(sums * scale, falls * scale).item() == pytest.approx(ours.correlation(sums, falls).item())
+    assert ours.correlation(sums, falls).item() == pytest.approx(69 / 4788**0.5)
+    infidelity = ours.scaled_infidelity(sums, falls).item()  # the best factor is 38 / 21
+    assert infidelity == pytest.approx((4**2 + 8**2 + 5**2) / 21**2 / 3)
+    assert ours.scaled_infidelity(sums * scale, falls).item() == pytest.approx(infidelity)
+
+
+def test_a_row_is_constant_to_rounding_only():
+    rising = torch.tensor([[1.0, 2.0, 3.0]]).double()
+    nearly = 1 + 1e-9 * rising
+    assert ours.correlation(rising, nearly).item() == pytest.approx(1)
+    assert ours.correlation(rising, 1 + 1e-13 * rising).isnan() and ours.correlation(1 + 1e-13 * rising, rising).isnan()
+    assert ours.correlation(rising[:, :2], rising[:, 1:]).item() == 1

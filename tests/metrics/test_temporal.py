@@ -330,3 +330,50 @@ def test_rcq_is_its_twin_and_does_not_depend_on_scale(case):
     assume(0 < len(spoofed) < len(a) and (a > 0).any())
     assert ours.rcq(values, truth).item() == pytest.approx(twin.rcq(a, spoofed), abs=1e-9)
     assert ours.rcq(7 * values, truth).item() == pytest.approx(twin.rcq(a, spoofed), abs=1e-9)
+
+
+def test_a_frame_of_one_valid_cell_has_that_cells_level():
+    # shares 1/2, 1, 1/2, 1: two of one cell (level 3, 2), two of two; three frames, the last by its mean level
+    valid = [[1, 0, 1, 0], [1, 1, 1, 1]]
+    truth = truth_of([[1, 1, 0, 1], [0, 1, 1, 1]], valid, [[2.0, 9.0, 0.0, 9.0], [0.0, 3.0, 2.5, 2.0]])
+    assert ours.region_share(truth).tolist() == [[0.5, 1, 0.5, 1]]
+    assert ours.temporal_region(truth).tolist() == [[False, True, True, True]]
+    valid = [[1, 0, 1, 1], [1, 1, 1, 1]]
+    level = truth_of([[1, 0, 1, 1], [0, 1, 0, 0]], valid, [[3.0, 0.0, 3.5, 1.0], [1.0, 2.5, 1.0, 9.0]])
+    # shares 1/2, 1, 1/2, 1/2 and levels 2, 2.5, 2.25, 5: two and a half frames are two
+    assert ours.temporal_region(level).tolist() == [[False, True, False, True]]
+
+
+def test_maps_of_four_axes_and_truths_of_two_sizes_are_refused():
+    truth = truth_of(torch.ones(1, 2, 3, dtype=torch.bool))
+    for values in (torch.ones(1, 2, 3, 1), torch.ones(2, 3), torch.ones(2, 2, 3)):
+        with pytest.raises(XaibenchError, match="project the attribution"):
+            ours.roc_auc(values, truth)
+    flat = Truth(values=torch.ones(2, 3), region=torch.ones(2, 3, dtype=torch.bool), valid=truth.valid, name="eq2")
+    with pytest.raises(XaibenchError, match="project the attribution"):
+        ours.roc_auc(torch.ones(2, 3), flat)
+    deep = Truth(values=torch.ones(1, 2, 3, 1), region=torch.ones(1, 2, 3, 1) > 0, valid=torch.ones(2, 3, 1) > 0, name="eq2")
+    with pytest.raises(XaibenchError, match="project the attribution"):
+        ours.roc_auc(torch.ones(1, 2, 3, 1), deep)
+    with pytest.raises(XaibenchError, match="a bool valid mask"):
+        ours.roc_auc(torch.ones(1, 2, 3), replace(truth, valid=torch.ones(2, 3)))
+
+
+def test_a_batch_of_frames_by_hand():
+    """Two utterances of one truth: each has its own order, its own ties and its own crossing."""
+    truth = truth_of(torch.tensor([[[1, 1, 0, 0, 0]], [[1, 1, 0, 0, 0]], [[0, 0, 0, 1, 1]]], dtype=torch.bool))
+    maps = torch.tensor([[[5.0, 1.0, 4.0, 0.0, 0.0]], [[2.0, 2.0, 2.0, 2.0, 2.0]], [[-1.0, -2.0, -3.0, 7.0, 8.0]]])
+    assert ours.rank_accuracy(maps, truth).tolist() == pytest.approx([0.5, 0.4, 1])
+    assert ours.roc_auc(maps, truth).tolist() == pytest.approx([5 / 6, 0.5, 1])
+    assert ours.frame_eer(maps, truth).tolist() == pytest.approx([1 / 3, 0.5, 0])
+    assert ours.rcq(maps, truth).tolist() == pytest.approx([50, 0, 150])
+    assert ours.rcq(maps * torch.tensor([[[0.0]], [[-1.0]], [[1.0]]]), truth).tolist() == pytest.approx(
+        [np.nan, np.nan, 150], nan_ok=True
+    )
+
+
+def test_of_equal_shares_the_larger_mean_comes_first_not_the_larger_sum():
+    valid = [[1, 1], [1, 1], [0, 1], [0, 1]]
+    truth = truth_of([[1, 1], [0, 1], [0, 0], [0, 0]], valid, [[3.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    assert ours.region_share(truth).tolist() == [[0.5, 0.5]]
+    assert ours.temporal_region(truth).tolist() == [[True, False]]

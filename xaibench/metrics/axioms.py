@@ -18,6 +18,7 @@ from torch import Tensor
 
 from xaibench.errors import XaibenchError
 from xaibench.metrics.again import ask
+from xaibench.metrics.ranking import check_summable
 from xaibench.metrics.stability import relative_change
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def completeness_gap(maps: Tensor, difference: Tensor) -> Tensor:
             f"expected finite maps (B, F, T) and differences (B,), got {tuple(maps.shape)} with "
             f"{int((~torch.isfinite(maps)).sum())} NaN or infinite cells and {tuple(difference.shape)}"
         )
+    check_summable(maps)
     wanted = difference.double()
     gap = (maps.double().sum((1, 2)) - wanted).abs() / wanted.abs()
     defined = (wanted.abs() >= SMALLEST_DIFFERENCE) & maps.flatten(1).any(1)

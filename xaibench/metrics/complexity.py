@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xaibench.metrics.ranking import Ranking
+from xaibench.metrics.ranking import Ranking, check_summable
 
 
 def gini(attribution: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -29,8 +29,8 @@ def gini(attribution: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     sizes = _sizes(attribution, valid).sort(dim=1).values
     n = sizes.shape[1]
-    weight = 2 * torch.arange(1, n + 1, device=sizes.device, dtype=torch.float64) - n - 1
-    return (weight * sizes).sum(1) / (n * sizes.sum(1))
+    weight = 2 * torch.arange(1, n + 1, device=sizes.device) - n - 1
+    return ((weight * sizes).sum(1) / (n * sizes.sum(1))).clamp(0, 1)  # rounding may go beyond
 
 
 def entropy(attribution: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -57,9 +57,11 @@ def effective_area(attribution: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     sizes = _sizes(attribution, valid)
     sizes = sizes / sizes.amax(1, keepdim=True)  # squares of small values would vanish
-    return sizes.sum(1).square() / (sizes.shape[1] * sizes.square().sum(1))
+    return (sizes.sum(1).square() / (sizes.shape[1] * sizes.square().sum(1))).clamp_max(1)  # rounding may go beyond
 
 
 def _sizes(attribution: Tensor, valid: Tensor | None) -> Tensor:
     """|a| of the valid cells. Shape: `(B, n)` float64."""
-    return Ranking(attribution, valid).values.double().abs()
+    values = Ranking(attribution, valid).values
+    check_summable(values)
+    return values.double().abs()

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from xaibench.errors import XaibenchError
+from xaibench.numbers import real_numbers
 
 
 def _checked(scores: object, what: str) -> np.ndarray:
-    array = np.asarray(scores, dtype=np.float64).ravel()
+    array = real_numbers(scores, f"{what} scores").ravel()
     if array.size == 0:
         raise XaibenchError(f"no {what} scores: an error rate needs at least one of each class")
     if not np.isfinite(array).all():

@@ -59,7 +59,10 @@ def area_under_curve(fractions: Tensor, values: Tensor) -> Tensor:
     if not bool((fractions.diff() > 0).all()):
         raise XaibenchError(f"the fractions of a curve must rise strictly, got {fractions.tolist()}")
     at = fractions.to(values.device, torch.float64)
-    return torch.trapezoid(values.double(), at, dim=1) / (at[-1] - at[0])
+    area = torch.trapezoid(values.double(), at, dim=1) / (at[-1] - at[0])
+    if bool(area.isinf().any()) or bool(values.isinf().any()):
+        raise XaibenchError("the curve has infinite values, or such that their sum is; did the countermeasure overflow?")
+    return area
 
 
 def pixel_flipping(curve: Curve, values: str = "probability") -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import XaibenchError
-from xaibench.metrics.ranking import Ranking
+from xaibench.metrics.ranking import Ranking, check_summable
 
 
 def ndcg(attribution: Tensor | Ranking, amount: Tensor | Ranking, valid: Tensor | None = None) -> Tensor:
@@ -44,6 +44,7 @@ def ndcg(attribution: Tensor | Ranking, amount: Tensor | Ranking, valid: Tensor 
     ours, theirs = _both(attribution, amount, valid)
     if len(theirs.values) and bool((theirs.ordered[:, -1] < 0).any()):
         raise XaibenchError(f"the gain of a cell cannot be negative, got {theirs.values.min():g}; is it the truth's D?")
+    check_summable(theirs.values)
     discount, summed = (part.to(ours.values.device) for part in _discounts(len(ours)))
     gain = theirs.values.gather(1, ours.order)
     gains = gain * discount
@@ -82,7 +83,7 @@ def _discounts(n: int) -> tuple[Tensor, Tensor]:
 
     On the CPU: a cumulative sum of floats has no deterministic form on a GPU.
     """
-    discount = 1 / torch.arange(2, n + 2, dtype=torch.float64).log2()
+    discount = 1 / torch.arange(2, n + 2, dtype=torch.float64, device="cpu").log2()
     return discount, torch.cat([discount.new_zeros(1), discount.cumsum(0)])
 
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import XaibenchError
-from xaibench.metrics.ranking import Ranking
+from xaibench.metrics.ranking import Ranking, check_summable
 
 
 def relevance_rank_accuracy(attribution: Tensor | Ranking, region: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -101,7 +101,7 @@ def intersection_over_union(
     0.3333333333333333
     """
     ranking = ranked(attribution, region, valid)
-    _, count, size = _at(ranking, region, valid, share)
+    _, count, size = _at(ranking, region, None, share)
     hits, chance = ranking.drawn(region, count)
     return (chance * hits / (count + size[:, None] - hits)).sum(1) + ranking.silent + _unless(size > 0)
 
@@ -154,6 +154,7 @@ def relevance_mass_accuracy(attribution: Tensor | Ranking, region: Tensor, valid
     0.7142857142857143
     """
     ranking = ranked(attribution, region, valid)
+    check_summable(ranking.values)
     inside, mass = ranking.inside(region), ranking.values.clamp_min(0)
     total = mass.sum(1, dtype=torch.float64)
     return (mass * inside).sum(1, dtype=torch.float64) / total + _unless((ranking.size(region) > 0) & (total > 0))

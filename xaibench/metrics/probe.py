@@ -59,7 +59,8 @@ class Probe:
     fractions: the interior points of curves, rising in ]0, 1[; 0 and 1 are always added.
     side:      cells along both sides of a region.
 
-    Raises XaibenchError for a `valid` of another shape or without a cell, and for fractions that are not as said.
+    Raises XaibenchError for a `valid` of another shape or without a cell, for fractions that are not as said, and, when
+    asked, for a countermeasure whose answer is NaN or infinite.
     """
 
     def __init__(self, view: View, valid: Tensor, fractions: Sequence[float], *, side: int = SIDE) -> None:
@@ -79,10 +80,18 @@ class Probe:
         self._kept: dict[tuple[str, str], Tensor] = {}
         self._orders: dict[tuple[str, str, tuple[int, ...]], dict[int, Tensor]] = {}
 
+    def _scored(self, inputs: Tensor, what: str) -> Tensor:
+        """Spoof log-odds `(M,)` float64. Raises XaibenchError where one is no number: a score made of it would be one."""
+        scores = self.view.score(inputs).double()
+        if not bool(scores.isfinite().all()):
+            bad = int((~scores.isfinite()).sum())
+            raise XaibenchError(f"the countermeasure gives NaN or infinity as the score of {bad} of {len(scores)} {what}")
+        return scores
+
     @cached_property
     def untouched(self) -> Tensor:
         """Spoof log-odds of the vocoded utterances. Shape: `(B,)`."""
-        return self.view.score(self.view.inputs).double()
+        return self._scored(self.view.inputs, "the utterances themselves")
 
     @cached_property
     def bonafide(self) -> Tensor:
@@ -97,7 +106,7 @@ class Probe:
     def nothing_but(self, fill: str) -> Tensor:
         """Spoof log-odds of the fill alone, in every cell, valid or not. Shape: `(B,)`. Raises Unsupported as `filled`."""
         if ("alone", fill) not in self._kept:
-            self._kept["alone", fill] = self.view.score(self.view.fill(fill)).double()
+            self._kept["alone", fill] = self._scored(self.view.fill(fill), f"the fill {fill!r} alone")
         return self._kept["alone", fill]
 
     def filled(self, fill: str) -> Tensor:
@@ -166,7 +175,8 @@ class Probe:
         """
         together = max(1, self.view.batch_size // len(self.view))
         parts = [slice(start, min(start + together, number)) for start in range(0, number, together)]
-        scores = [self.view.score(self.view.filled(keep(part), fill)).double() for part in parts]
+        what = f"utterances filled with {fill!r}"
+        scores = [self._scored(self.view.filled(keep(part), fill), what) for part in parts]
         return torch.cat([score.view(len(self.view), -1) for score in scores], dim=1)
 
     @cached_property

@@ -205,6 +205,18 @@ def check_finite(maps: Tensor) -> None:
         raise XaibenchError(f"the attribution has {bad} NaN or infinite cells of {maps.numel()}")
 
 
+def check_summable(values: Tensor) -> None:
+    """Raise XaibenchError for maps `(B, ...)` of a size that float32 does not have.
+
+    A run keeps maps in float32, whose sums and squares are numbers in float64. Those of the largest float64 are infinite,
+    and of the smallest nothing.
+    """
+    if values.dtype == torch.float64 and values.numel():
+        largest, kind = values.abs().flatten(1).amax(1), torch.finfo(torch.float32)
+        if bool(((largest > kind.max) | ((largest > 0) & (largest < kind.smallest_normal * kind.eps))).any()):
+            raise XaibenchError(f"the largest cells of the maps are {largest.tolist()}, beyond float32; scale them first")
+
+
 def largest_first(values: Tensor) -> Tensor:
     """Indices of the values of every row, the largest first, equal ones as they stand. Shape: `(B, n)` -> `(B, n)` long.
 

@@ -28,7 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
+from xaibench import reading
 from xaibench.errors import ManifestError, XaibenchError
+from xaibench.numbers import check_squarable, real_numbers
 
 CATEGORIES = {
     "BS": "bona fide speech", "SS": "spoofed speech", "TR": "transition", "BN": "bona fide non-speech",
@@ -59,26 +61,22 @@ def read_vad(path: Path) -> tuple[Stretch, ...]:
     Raises ManifestError, naming file and line: missing, empty, not `start end label`, times that do not rise, an unknown
     label.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error}); expected lines `start end label`") from error
     found: list[Stretch] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in reading.lines(path, ManifestError, what="file of labels"):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             start, end, label = line.split()
-            stretch = (float(start), float(end), int(label))
+            stretch = (reading.number(start), reading.number(end), reading.whole(label))
             category(stretch[2])
         except ValueError as error:
-            raise ManifestError(f"{where}: {line!r}, expected `start end label`, as in `0.00 0.45 1`") from error
+            said = reading.shown(line)
+            raise ManifestError(f"{where}: {said}, expected `start end label`, as in `0.00 0.45 1`") from error
         except XaibenchError as error:
             raise ManifestError(f"{where}: {error}") from error
         if not (0 <= stretch[0] <= stretch[1] < math.inf) or (found and stretch[1] < found[-1][1]):
-            raise ManifestError(f"{where}: {line!r}, expected times in seconds that rise from line to line")
+            raise ManifestError(f"{where}: {reading.shown(line)}, expected times in seconds that rise from line to line")
         found.append(stretch)
     if not found:
         raise ManifestError(f"{path}: empty, expected lines `start end label`")
@@ -128,12 +126,13 @@ def rcq(heatmaps: Sequence[np.ndarray], frames: Sequence[Mapping[str, np.ndarray
         raise XaibenchError(f"{len(heatmaps)} heat maps and {len(frames)} sets of labels; expected as many")
     total, count = dict.fromkeys(CATEGORIES, 0.0), dict.fromkeys(CATEGORIES, 0)
     for number, (values, of) in enumerate(zip(heatmaps, frames, strict=True)):
-        h = np.asarray(values, dtype=np.float64)
+        h = real_numbers(values, f"heat map {number}")
         if h.ndim != 1 or not np.isfinite(h).all() or (h < 0).any():
             raise XaibenchError(
                 f"heat map {number}: shape {h.shape}, expected (T,), finite and not negative (a mean of mixed signs has no "
                 f"share); take the positive part first"
             )
+        check_squarable(h, f"heat map {number}")
         for name, indices in of.items():
             if name not in CATEGORIES:
                 raise XaibenchError(f"heat map {number}: category {name!r}, expected {', '.join(CATEGORIES)}")
@@ -147,7 +146,8 @@ def rcq(heatmaps: Sequence[np.ndarray], frames: Sequence[Mapping[str, np.ndarray
         raise XaibenchError(f"{len(heatmaps)} heat maps and no labelled frame; is any utterance partially spoofed?")
     mean = sum(total.values()) / counted
     return {
-        name: 100 * (total[name] / count[name] - mean) / mean if count[name] and mean else math.nan for name in CATEGORIES
+        name: max(-100.0, 100 * (total[name] / count[name] - mean) / mean) if count[name] and mean else math.nan
+        for name in CATEGORIES
     }
 
 
@@ -159,6 +159,9 @@ def heat(marginal: np.ndarray) -> np.ndarray:
     >>> heat(np.array([-1.0, 1.0, 2.0])).round(3).tolist()
     [0.0, 0.5, 1.0]
     """
-    positive = np.clip(np.asarray(marginal, dtype=np.float64), 0, None)
+    marginal = real_numbers(marginal, "a time marginal")
+    if marginal.ndim != 1 or not marginal.size or not np.isfinite(marginal).all():
+        raise XaibenchError(f"a time marginal of shape {marginal.shape}, expected (T,), finite, of one frame or more")
+    positive = np.clip(marginal, 0, None)
     shifted = positive - positive.min()
     return shifted / (1e-7 + shifted.max())

@@ -12,6 +12,7 @@ ICML 2020, arXiv 1912.09818.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,8 +52,8 @@ def smooth_mprt(evidence: Evidence) -> Tensor:
     has no noise in Quantus 0.6.0; all of ours have.
     """
     valid = evidence.probe.valid
-    before = torch.stack([ask(evidence, noise).maps for noise in NOISES]).mean(0)
-    after = torch.stack([ask(evidence, f"randomised:1.0+{noise}").maps for noise in NOISES]).mean(0)
+    before = _mean([ask(evidence, noise).maps for noise in NOISES])
+    after = _mean([ask(evidence, f"randomised:1.0+{noise}").maps for noise in NOISES])
     return rank_correlation(before, after, valid).abs() + Ranking(evidence.on_view, valid).silent
 
 
@@ -85,6 +86,13 @@ def class_sensitivity(evidence: Evidence) -> Tensor:
     Lower is better: -1 = what speaks for spoof speaks against bona fide, cell by cell; 1 = the class does not matter.
     """
     return rank_correlation(evidence.on_view, ask(evidence, "opposite").maps, evidence.probe.valid)
+
+
+def _mean(maps: Sequence[Tensor]) -> Tensor:
+    """The mean of several maps of one shape, also where their sum is beyond their type."""
+    stacked = torch.stack(list(maps))
+    mean = stacked.mean(0)
+    return torch.where(mean.isfinite(), mean, stacked.double().mean(0).to(mean.dtype))
 
 
 def histogram_entropy(maps: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from xaibench.errors import XaibenchError
 from xaibench.metrics.again import ask
-from xaibench.metrics.ranking import Ranking
+from xaibench.metrics.ranking import Ranking, check_summable
 
 if TYPE_CHECKING:
     from xaibench.metrics.evidence import Evidence
@@ -47,7 +47,7 @@ def local_slope(
 
     `||after - before|| / ||x' - x||` with each map divided by its own largest size among the valid cells, and both tensors
     of `heard` = (x, x'), `(B, C, F, T)`, by the root mean square of x. The paper and Quantus 0.6.0 divide neither: of maps
-    that share their largest size theirs is this times max|A| / rms(x). NaN where the tensor did not move.
+    that share their largest size theirs is this times max|A| / rms(x). NaN where the tensor did not move, or is zero.
 
     >>> x = torch.tensor([[[[1.0, 1.0]]]])
     >>> local_slope(torch.tensor([[[2.0, 1.0]]]), torch.tensor([[[1.0, 1.0]]]), (x, x + 0.5)).item()
@@ -61,7 +61,7 @@ def local_slope(
     old = old / old.abs().amax(1, keepdim=True)
     new = new / new.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)  # zero stays zero
     distance = (new - old).norm(dim=1)
-    return torch.where(moved > 0, distance / moved, torch.nan)
+    return torch.where((moved > 0) & moved.isfinite(), distance / moved, torch.nan)  # infinite: of silence, whose rms is 0
 
 
 def rank_correlation(before: Tensor, after: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -104,10 +104,13 @@ def robustness(evidence: Evidence, *, change: str) -> Tensor:
 
 
 def _both(before: Tensor, after: Tensor, valid: Tensor | None) -> tuple[Ranking, Ranking]:
-    """The valid cells of both maps. Raises XaibenchError for maps of two shapes."""
+    """The valid cells of both maps. Raises XaibenchError for maps of two shapes, or beyond float32."""
     if before.shape != after.shape:
         raise XaibenchError(f"expected maps of one shape, got {tuple(before.shape)} and {tuple(after.shape)}")
-    return Ranking(before, valid), Ranking(after, valid)
+    old, new = Ranking(before, valid), Ranking(after, valid)
+    for ranking in (old, new):
+        check_summable(ranking.values)
+    return old, new
 
 
 def _values(before: Tensor, after: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

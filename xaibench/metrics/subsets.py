@@ -25,6 +25,9 @@ from xaibench.metrics.readouts import fall
 if TYPE_CHECKING:
     from xaibench.metrics.evidence import Evidence
 
+#: Squares of larger numbers are infinite.
+LARGEST = 1e100
+
 #: A spread below this share of the largest value is rounding.
 ROUNDING = 1e-12
 
@@ -63,6 +66,8 @@ def _scaled(sums: Tensor, falls: Tensor) -> tuple[Tensor, Tensor]:
     if sums.ndim != 2 or sums.shape != falls.shape or sums.shape[1] < 2:
         raise XaibenchError(f"expected sums and falls (B, K) with K >= 2, got {tuple(sums.shape)} and {tuple(falls.shape)}")
     a, b = sums.double(), falls.double()
+    if any(bool((rows.abs() > LARGEST).any()) for rows in (a, b)):
+        raise XaibenchError(f"sums or falls are larger than {LARGEST:g}, where squares are no numbers; is a score infinite?")
     tiny = torch.finfo(torch.float64).tiny
     return a / a.abs().amax(1, keepdim=True).clamp_min(tiny), b / b.abs().amax(1, keepdim=True).clamp_min(tiny)
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from xaibench.errors import XaibenchError
 from xaibench.metrics import graded, localisation
-from xaibench.metrics.ranking import check_finite, kept, tie_group
+from xaibench.metrics.ranking import check_finite, check_summable, kept, tie_group
 from xaibench.types import Truth
 
 
@@ -113,6 +113,7 @@ def check(attribution: Tensor, truth: Truth) -> None:
     if not bool(truth.valid.any()):
         raise XaibenchError("the truth has no valid cell: is its band outside the grid?")
     check_finite(attribution)
+    check_summable(attribution)
 
 
 def rank_accuracy(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
@@ -185,7 +186,8 @@ def rcq(attribution: Tensor | Frames, truth: Truth | None = None) -> Tensor:
     usual = height.mean(1)
     spoofed = (height * region).sum(1) / region.sum(1).clamp_min(1)
     defined = torch.where(usual > 0, 0.0, torch.nan)
-    return 100 * (spoofed - usual) / usual.where(usual > 0, 1.0) + defined + _undecidable(region)
+    change = 100 * (spoofed - usual) / usual.where(usual > 0, 1.0)
+    return change.clamp_min(-100) + defined + _undecidable(region)  # rounding may go beyond
 
 
 def _parts(attribution: Tensor | Frames, truth: Truth | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -76,10 +76,12 @@ def read_table(content: bytes) -> pd.DataFrame:
         if not fits or file.schema_arrow.remove_metadata() != _ENCODED:
             raise SubmissionError(f"{ROWS}: other columns or types than {', '.join(ROW_COLUMNS)}")
         parts = []
-        for batch in file.iter_batches(batch_size=1 << 16):
+        for batch in file.iter_batches(batch_size=1 << 16, use_threads=False):
             parts.append(batch)
             if sum(map(len, parts)) > facts.num_rows:
                 raise SubmissionError(f"{ROWS}: more rows than it says")
+            if sum(part.nbytes for part in parts) > MOST_BYTES:
+                raise SubmissionError(f"{ROWS}: more bytes than it says, and than a pack may have ({MOST_BYTES:,})")
         table = pa.Table.from_batches(parts, schema=_ENCODED).unify_dictionaries()
         if any(column.null_count for column in table.columns):
             raise SubmissionError(f"{ROWS}: a row lacks a value")
