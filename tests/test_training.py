@@ -115,10 +115,27 @@ def test_a_folder_of_another_spec_or_data_is_refused(corpus, whole):
         train(Recipe(), [replace(corpus, hash="other")], whole, SPEC)
 
 
+def same_or_refused(out, identity) -> bool:
+    """Whether a checkpoint is refused by name, or is read as what was written."""
+    try:
+        history = training._resume(out / "last.pt", identity, {})
+    except RunError as error:
+        return "last.pt: damaged" in str(error)
+    return len(history) == 2
+
+
 def test_a_damaged_checkpoint_and_a_full_disk_are_named(corpus, whole, tmp_path, monkeypatch):
     (tmp_path / "last.pt").write_bytes((whole / "last.pt").read_bytes()[:1000])
     with pytest.raises(RunError, match=r"last\.pt: damaged"):
         train(Recipe(), [corpus], tmp_path, SPEC)
+
+    content = (whole / "last.pt").read_bytes()
+    identity = torch.load(whole / "last.pt", weights_only=True)["identity"]
+    for at in range(100, len(content) - 500, len(content) // 40):  # torch itself reads most of these without a word
+        rotten = bytearray(content)
+        rotten[at] ^= 1
+        (tmp_path / "last.pt").write_bytes(rotten)
+        assert same_or_refused(tmp_path, identity), at
 
     def full(*_: object) -> None:
         raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")

@@ -222,7 +222,7 @@ def shown(text: object, most: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A text for a terminal: what would move a cursor or colour it is escaped, line ends and tabs stay. Files have such names.
+    r"""A text for a terminal: what would move a cursor or colour it, as a file's name may, is escaped; not line ends and tabs.
 
     >>> printable("a\x1b[31m.wav: no such file")
     'a\\x1b[31m.wav: no such file'

@@ -40,7 +40,8 @@ SUFFIXES = "wav, flac, ogg, mp3 and aiff"
 #: Containers that ffmpeg may open: sounds and films, no playlists, no lists of other files.
 _MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,aac,matroska,webm,asf,avi,caf,flac,mp3,ogg,wav,amr,ac3,eac3,mpegts,flv,aiff"
 _LOSSY = (
-    "mp3", "mpeg", "vorbis", "opus", "aac", "m4a", "mp4", "webm", "wma", "amr", "ogg", "adpcm", "ulaw", "u-law", "a-law", "gsm",
+    "mp3", "mpeg", "vorbis", "opus", "aac", "m4a", "mp4", "webm", "wma", "amr", "ogg", "adpcm", "ulaw", "u-law", "a-law",
+    "gsm",
 )  # fmt: skip
 
 
@@ -323,9 +324,9 @@ def _by_pyav(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
             if not container.streams.audio:
                 raise _Refused("it has no audio track")
             stream = container.streams.audio[0]
-            rate, codec = getattr(stream, "rate", None), stream.codec_context.codec.long_name
+            rate, codec = getattr(stream, "rate", None) or 0, stream.codec_context.codec.long_name
             if rate not in reading.RATES:
-                raise _Refused(f"{rate or 'no'} samples a second")
+                raise _Refused(f"{rate} samples a second")
             length = container.duration / av.time_base if container.duration else float("nan")
             if length > excerpt.start:  # of a bare AAC stream it is an estimate: what begins after it is looked for
                 _room(path, excerpt, length)

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -435,6 +436,9 @@ def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
     if not path.exists():
         return []
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes the checksums of its tensors, and does not look at them
+            if rotten := archive.testzip():
+                raise ValueError(f"{rotten} is not as it was written")
         state = torch.load(path, weights_only=True, map_location="cpu")
         known, history = state["identity"], state["history"]
     except Exception as error:  # of a damaged file the reader, and what it reads, may raise anything

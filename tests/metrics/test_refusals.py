@@ -110,7 +110,7 @@ REFUSED = {
     "a threshold": (
         lambda: detection.decisions([1.0], [1.0], threshold=math.nan), "threshold nan, expected a finite number",
     ),
-    "a percentage": (lambda: asv(miss=5.0), "miss = 5.0, expected a share in [0, 1]; is it a percentage?"),
+    "a percentage": (lambda: asv(miss=1.5), "miss = 1.5, expected a share in [0, 1]; is it a percentage?"),
     "a negative rate": (
         lambda: asv(false_alarm=-0.1), "false_alarm = -0.1, expected a share in [0, 1]; is it a percentage?",
     ),

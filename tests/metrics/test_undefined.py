@@ -1,4 +1,4 @@
-"""Why a metric has no value: every reason word for word, on a map or a truth that has it, beside a neighbour that has none."""
+"""Why a metric has no value: every reason word for word, on a map or truth that has it, beside a neighbour that has none."""
 
 from dataclasses import replace
 from types import SimpleNamespace

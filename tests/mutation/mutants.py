@@ -9,6 +9,7 @@ Reference: DeMillo, Lipton, Sayward, "Hints on test data selection", IEEE Comput
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,3 +129,21 @@ def _change(old: list[str], new: list[str]) -> tuple[int, str, str]:
     same = next(i for i, (a, b) in enumerate(zip(old[::-1], new[::-1], strict=False)) if a != b)
     before, after = (" ".join(line.strip() for line in lines[first : len(lines) - same]) for lines in (old, new))
     return first + 1, before, after
+
+
+def accepted() -> list[dict]:
+    """The reasons for which mutants may survive."""
+    return tomllib.loads((Path(__file__).parent / "accepted.toml").read_text(encoding="utf-8"))["reason"]
+
+
+def why_of(row: dict) -> str | None:
+    """The reason for a survivor, where there is one. Each of its changes names a part of the line, what is lost of it and
+    what it becomes, all of which must hold.
+    """
+    before, after = row["before"], row["after"]
+
+    def one(line: str, lost: str, becomes: str) -> bool:
+        less, more = after.count(lost) < before.count(lost), after.count(becomes) > before.count(becomes)
+        return line in before and (less or not lost) and (more or not becomes)
+
+    return next((r["why"] for r in accepted() if any(one(*change) for change in r["changes"])), None)

@@ -6,7 +6,6 @@ python tests/mutation/page.py > docs/mutation.md    (`make mutation` does)
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import date
@@ -17,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from differential.references import table  # noqa: E402
-from mutants import mutants_of  # noqa: E402
+from mutants import accepted, mutants_of, why_of  # noqa: E402
 from run import OTHERS, RESULTS, ROOT, done, files  # noqa: E402
 
 HEAD = """\
@@ -70,26 +69,11 @@ def _row(count: Counter[str]) -> str:
 
 def survivors(rows: Iterable[dict]) -> str:
     """Every survivor by its reason; those without one last."""
-    reasons = tomllib.loads((HERE / "accepted.toml").read_text(encoding="utf-8"))["reason"]
-    by_reason: dict[str, list[str]] = {reason["why"]: [] for reason in reasons}
+    by_reason: dict[str, list[str]] = {reason["why"]: [] for reason in accepted()}
     by_reason["Not looked at yet."] = []
     for row in sorted(rows, key=lambda row: (row["file"], row["line"])):
-        why = next((r["why"] for r in reasons if _meant(r, row)), "Not looked at yet.")
-        by_reason[why].append(f"- `{row['file']}`: {_change(row['before'], row['after'])}")
+        by_reason[why_of(row) or "Not looked at yet."].append(f"- `{row['file']}`: {_change(row['before'], row['after'])}")
     return "\n\n".join(f"{why} ({len(found)})\n\n" + "\n".join(found) for why, found in by_reason.items() if found)
-
-
-def _meant(reason: dict, row: dict) -> bool:
-    """Whether a reason is one for this survivor: of any of its lines, each part of a line, what is lost of it and what it
-    becomes, all of which must hold.
-    """
-    before, after = row["before"], row["after"]
-
-    def one(line: str, lost: str, becomes: str) -> bool:
-        less, more = after.count(lost) < before.count(lost), after.count(becomes) > before.count(becomes)
-        return line in before and (less or not lost) and (more or not becomes)
-
-    return any(one(*change) for change in reason["changes"])
 
 
 def _change(before: str, after: str) -> str:

@@ -112,7 +112,7 @@ class Mutation:
         return True
 
     def _chosen(self) -> list[tuple[int, Mutant]]:
-        from mutants import mutants_of
+        from mutants import mutants_of, why_of
 
         found, known = [], done(OTHERS if self.options.others else RESULTS)
         for path in self.options.files:
@@ -123,10 +123,13 @@ class Mutation:
         random.Random(self.options.seed).shuffle(found)  # so that the first thousand tell of all
         found = found[: self.options.sample or None]
         say(f"{len(found)} mutants of {len(self.options.files)} files, {len(self.items)} tests")
-        skip = ("killed", "timeout") if self.options.again else ("killed", "timeout", "survived", "silent")
-        outcome = {key: row["outcome"] for key, row in known.items()}
-        left = [(n, m) for n, m in found if outcome.get((m.file, m.before, m.after, n)) not in skip]
-        return sorted(left, key=lambda pair: (pair[1].file, pair[1].before, pair[1].after, pair[0]) not in outcome)
+        settled = {
+            key
+            for key, row in known.items()
+            if not self.options.again or row["outcome"] in ("killed", "timeout") or why_of(row) is not None
+        }
+        left = [(n, m) for n, m in found if (m.file, m.before, m.after, n) not in settled]
+        return sorted(left, key=lambda pair: (pair[1].file, pair[1].before, pair[1].after, pair[0]) not in known)
 
     # ---- which tests run which lines ---------------------------------------------------------------------------------
 
@@ -307,7 +310,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0, help="of tests for each mutant, the quickest first; 0 = all")
     parser.add_argument("--others", action="store_true", help="mistakes of other kinds than mutmut's")
-    parser.add_argument("--again", action="store_true", help="try the survivors again")
+    parser.add_argument("--again", action="store_true", help="try survivors without a reason again, first of all")
     options = parser.parse_args()
     options.files = options.files or files()
     os.chdir(ROOT)

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,10 +57,11 @@ def _watch(hears: int) -> None:
         if not signals:
             os.close(hears)
             return
-    while select.select([hears], [], [], GRACE)[0]:
+    end = time.monotonic() + GRACE
+    while select.select([hears], [], [], left := max(0.0, end - time.monotonic()))[0]:
         new = os.read(hears, 1)
         if not new:  # the block is left: nobody writes any more
-            threading.Event().wait(GRACE)
+            time.sleep(left)
         if not new or signal.SIGINT in new:
             break
     if not told.is_set():

@@ -182,10 +182,10 @@ def read_rttm(path: Path) -> dict[str, Segments]:
         if parts[7] not in LABELS:
             raise ManifestError(f"{where}: label {shown(parts[7])}, expected spoof or bonafide")
         start, duration = _seconds(parts[3], f"{where}: start"), _seconds(parts[4], f"{where}: duration")
-        if start < 0 or duration <= 0:
+        end = round(start + duration, 5)  # as the authors' reader: sums of two decimals have rounding noise behind them
+        if not 0 <= start < end < math.inf:
             raise ManifestError(f"{where}: start {parts[3]}, duration {parts[4]}, expected a stretch of time in seconds")
-        # Five decimals, as the authors' reader: sums of two decimals have rounding noise behind them.
-        found.setdefault(parts[1], []).append((start, round(start + duration, 5), parts[7]))
+        found.setdefault(parts[1], []).append((start, end, parts[7]))
     for utterance, listed in found.items():
         check_overlaps(f"{path}: {shown(utterance)}", listed)
     return {utterance: tuple(sorted(listed)) for utterance, listed in found.items()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,7 +86,7 @@ LONGEST_HEADER = 10_000  # characters, NumPy's own bound
 #: What malformed input can make the machine raise. Nothing else of the pickle reaches us as an exception.
 _MALFORMED = (
     pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError,
-    OverflowError, RecursionError, MemoryError, SystemError,
+    OverflowError, RecursionError, MemoryError, SystemError, struct.error,
 )  # fmt: skip
 
 #: Names a pickled array refers to (NumPy 1 and 2; `encode` where it was written by pickle protocol 2) -> stand-in.
