@@ -47,6 +47,29 @@ def all_formats(**how: int) -> dict[str, bytes]:
     return found
 
 
+def media(layout: str = "mono", channels: int = 1) -> dict[str, bytes]:
+    """AAC as such and in containers of films, as PyAV writes them; none where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        return {}
+    found = {}
+    sound = noise(6_000, channels=channels).astype(np.float32).reshape(1, -1)
+    for name, kind in (("a.m4a", "mp4"), ("a.aac", "adts"), ("a.mka", "matroska"), ("a.flv", "flv")):
+        file = io.BytesIO()
+        try:
+            with av.open(file, "w", format=kind) as container:
+                stream = container.add_stream("aac", rate=RATE, layout=layout)
+                frame = av.AudioFrame.from_ndarray(sound, format="flt", layout=layout)
+                frame.sample_rate = RATE
+                for packet in (*stream.encode(frame), *stream.encode(None)):
+                    container.mux(packet)
+        except (av.FFmpegError, ValueError):
+            continue
+        found[name] = file.getvalue()
+    return found
+
+
 @dataclass(frozen=True)
 class Wav:
     """A WAV file field by field. `lies` replace what a header says: "data", "riff", "fmt" (sizes), "align", "bytes", "bits",

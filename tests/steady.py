@@ -94,14 +94,14 @@ METHODS = (
 )  # fmt: skip
 
 
-def twice(folder: Path, *, limit: int, methods: tuple[str, ...] = METHODS, options: tuple[str, ...] = ()) -> list[Path]:
-    """`xaibench run` on LCNN in two fresh processes of different surroundings, one after the other; their folders."""
+def fresh(folder: Path, *, limit: int, options: tuple[str, ...] = (), times: int = 2) -> list[Path]:
+    """`xaibench run` on LCNN in fresh processes of different surroundings, one after the other; their folders."""
     found = []
-    for number in range(2):
+    for number in range(times):
         place = folder / str(number)
         environment = surroundings(place / "temporary", number=number)
         command = [
-            sys.executable, "-m", "xaibench.cli", "run", "--cm", "lcnn", "--xai", ",".join(methods), "--limit", str(limit),
+            sys.executable, "-m", "xaibench.cli", "run", "--cm", "lcnn", "--xai", ",".join(METHODS), "--limit", str(limit),
             "--keep-maps", "--out", str(place / "run"), "--device", "cpu", *options,
         ]  # fmt: skip
         mask = os.umask(0o022 if number else 0o077)
@@ -116,7 +116,7 @@ def twice(folder: Path, *, limit: int, methods: tuple[str, ...] = METHODS, optio
 def main() -> int:
     """Compare, and say how it went."""
     with tempfile.TemporaryDirectory() as folder:
-        one, other = twice(Path(folder), limit=4)
+        one, other = fresh(Path(folder), limit=4)
         differ = differences(one, other)
         files, table = sum(p.is_file() for p in one.rglob("*")), rows(one)
     differ.append(f"{len(table)} rows and {files} files of two fresh processes: {len(differ) or 'no'} differences")

@@ -233,3 +233,13 @@ def test_merged_is_bounded():
     said = merged(Said("a", f"number {i}", (f"{i}/x",)) for i in range(100))
     assert len(said) == warned.MOST and said[-1].said == f"and {100 - warned.MOST + 1} more sentences"
     assert len(said[-1].utterances) == 100 - warned.MOST + 1
+
+
+def test_what_libraries_set_when_they_are_first_imported_is_nobody_s_word(monkeypatch):
+    import os
+
+    for name, noted in (("KMP_INIT_AT_FORK", False), ("SOMEBODY_S", True)):
+        monkeypatch.delenv(name, raising=False)
+        with guarded("method") as noise:
+            os.environ[name] = "FALSE"
+        assert bool(noise.sentences) is noted and name not in os.environ

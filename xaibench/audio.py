@@ -31,7 +31,7 @@ MOST_CHUNKS = 10_000  # that stand before the sound; a header can be made of not
 #: How the files begin that libsndfile is asked to read: WAV and its kin, AIFF, AU, CAF, Wave64, FLAC, Ogg, SPHERE, MP3.
 CONTAINERS = (
     b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"riff\x2e\x91\xcf\x11", b"fLaC", b"OggS", b"NIST_1A", b"ID3",
-    *(bytes((0xFF, second)) for second in range(0xE0, 0x100)),
+    *(bytes((0xFF, second)) for second in range(0xE0, 0x100) if second & 6),  # layers I to III; without one it is AAC
 )  # fmt: skip
 
 

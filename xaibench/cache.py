@@ -25,7 +25,7 @@ def kept(name: str) -> dict[str, Any]:
     """The answer of that name; empty where there is none, or a damaged one."""
     try:
         found = json.loads(place(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

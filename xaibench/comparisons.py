@@ -243,8 +243,9 @@ def bayesian_signed_rank(
     # Of each difference: where, among the sorted others, the mean with it leaves the region; equal ones count half.
     ends = [np.searchsorted(ordered, edge - ordered, side=s) for edge in (2 * rope, -2 * rope) for s in ("left", "right")]
     won = np.zeros(3)
-    for start in range(0, draws, 500):  # 500 draws of thousands of clusters fit into memory
-        weights = random.dirichlet([prior, *[1.0] * (len(values) - 1)], size=min(500, draws - start))[:, order]
+    block = max(1, min(500, 5_000_000 // len(values)))  # 500 draws of thousands of clusters fit into memory, 40 MB
+    for start in range(0, draws, block):
+        weights = random.dirichlet([prior, *[1.0] * (len(values) - 1)], size=min(block, draws - start))[:, order]
         before = np.pad(weights.cumsum(axis=1), ((0, 0), (1, 0)))
         sums = [np.einsum("ij,ij->i", before[:, end], weights) for end in ends]
         better, worse = 1 - (sums[0] + sums[1]) / 2, (sums[2] + sums[3]) / 2

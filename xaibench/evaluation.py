@@ -312,7 +312,7 @@ def evaluate_scores(
         raise XaibenchError(f"{scores}: {error}") from error
     ours = scores.name == SCORES and (scores.parent / ABOUT).is_file()
     failures = scores.parent / FAILURES
-    skipped = failures.read_text(encoding="utf-8").splitlines() if ours and failures.is_file() else []
+    skipped = [line for _, line in reading.lines(failures, RunError)] if ours and failures.is_file() else []
     facts = {
         "scores": scores.name,
         "scored": _about(scores.parent / ABOUT) if ours else None,

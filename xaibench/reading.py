@@ -222,7 +222,7 @@ def shown(text: object, most: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A text for a terminal: what would move a cursor or colour it, as a file's name may, is escaped; not line ends and tabs.
+    r"""A text, a file's name say, for a terminal: what would move a cursor or colour it is escaped, but for line ends.
 
     >>> printable("a\x1b[31m.wav: no such file")
     'a\\x1b[31m.wav: no such file'

@@ -49,9 +49,10 @@ _LOSSY = (
 class Recording:
     """What was read, and what was done to it.
 
-    samples: `(N,)` float32, mono, at `sample_rate`. name: of the file. original_rate, channels, encoding, file_seconds: of
-    the file, NaN seconds where it does not say. start: where in the file the samples begin, s. heard: which channel.
-    notes: sentences on what may matter. sha256: of the file, so that an explanation can be held against it.
+    samples: `(N,)` float32, mono, at `sample_rate`. name: of the file, what cannot be printed escaped. original_rate,
+    channels, encoding, file_seconds: of the file, NaN seconds where it does not say. start: where in the file the samples
+    begin, s. heard: which channel. notes: sentences on what may matter. sha256: of the file, so that an explanation can be
+    held against it.
     """
 
     samples: np.ndarray = field(repr=False)
@@ -146,7 +147,7 @@ def read_any(path: Path, *, sample_rate: int, excerpt: Excerpt | None = None) ->
     samples = np.ascontiguousarray(audio.resample(mono, rate, sample_rate), dtype=np.float32)
     notes = tuple(_notes(found, mono, sample_rate))
     return Recording(
-        samples=samples, sample_rate=sample_rate, name=path.name, original_rate=rate, channels=channels,
+        samples=samples, sample_rate=sample_rate, name=reading.printable(path.name), original_rate=rate, channels=channels,
         encoding=found.encoding, file_seconds=found.seconds, start=float(excerpt.start), heard=heard, notes=notes,
         sha256=sha256,
     )  # fmt: skip
@@ -320,7 +321,7 @@ def _by_pyav(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
         raise _NotHere from error
     file.seek(0)
     try:
-        with av.open(file, "r", options={"format_whitelist": _MEDIA}) as container:
+        with av.open(_Still(file), "r", options={"format_whitelist": _MEDIA}) as container:
             if not container.streams.audio:
                 raise _Refused("it has no audio track")
             stream = container.streams.audio[0]
@@ -344,6 +345,19 @@ def _by_pyav(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
     return _Decoded(samples, rate, encoding, length, truncated)
 
 
+class _Still:
+    """A file for PyAV, which prints the traceback of a seek that fails; FFmpeg understands a negative place."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.tell, self._file = file.read, file.tell, file
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(place, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+
 def _frames(path: Path, container, stream, excerpt: Excerpt) -> tuple[np.ndarray, bool]:
     """Decoded samples `(N, channels)` of the excerpt, and whether decoding broke off. Stops once there are too many."""
     import av
@@ -351,15 +365,16 @@ def _frames(path: Path, container, stream, excerpt: Excerpt) -> tuple[np.ndarray
     rate = stream.rate
     first, longest = round(excerpt.start * rate), round(excerpt.longest * rate) + rate
     last = min(round(excerpt.end * rate) if excerpt.end is not None else first + longest, first + longest)
-    resampler = av.AudioResampler(format="fltp")
+    # Channels side by side in one plane: of planes, PyAV 18 finds more than there are from 8 channels on, and reads there.
+    resampler = av.AudioResampler(format="flt")
     blocks, at, broken = [], 0, False
     try:
         for frame in container.decode(stream):
             for part in resampler.resample(frame):
-                block = part.to_ndarray()
-                blocks.append(block[:, max(first - at, 0) : max(last - at, 0)].T)
-                at += block.shape[1]
-                _affordable(path, min(at, last) - first, block.shape[0])
+                block = part.to_ndarray().reshape(-1, part.layout.nb_channels)
+                blocks.append(block[max(first - at, 0) : max(last - at, 0)])
+                at += len(block)
+                _affordable(path, min(at, last) - first, block.shape[1])
             if at >= last:
                 break
     except av.FFmpegError:

@@ -52,6 +52,7 @@ from xaibench.numbers import check_squarable, real_numbers
 
 FEWEST_CLUSTERS = 6  # fewer give the cluster t interval; see the module's docstring
 _RESAMPLES = 4_000_000  # numbers of a block of resamples: 32 MB
+_MANY = 2_000  # items whose pairs are listed: 32 MB a side
 _SMALL, _UP = 1e-100, 2.0**600  # squares of smaller numbers would vanish; times this, exactly, they do not
 _SUMS = 500_000  # numbers of a block of their sums: 4 MB, near a core
 
@@ -268,7 +269,8 @@ def rank_agreement(first: object, second: object) -> Agreement:
 
     tau is NaN below three items, or where one score ties them all. The p value is that of `scipy.stats.kendalltau`, whose
     import would cost a board half a second: exact without ties up to 33 items, else of the normal approximation with
-    ties (Kendall 1970, Rank correlation methods, 4th ed., sections 4 and 5). Time and memory grow with n squared.
+    ties (Kendall 1970, Rank correlation methods, 4th ed., sections 4 and 5). Time and memory grow with n squared, so more
+    than 2,000 items are left to scipy.
 
     >>> rank_agreement([1, 2, 3, 4], [1, 2, 4, 3]).tau.__round__(3)
     0.667
@@ -280,6 +282,11 @@ def rank_agreement(first: object, second: object) -> Agreement:
     n = int(both.sum())
     if n < 3:
         return Agreement(np.nan, np.nan, n)
+    if n > _MANY:
+        from scipy.stats import kendalltau
+
+        found = kendalltau(first[both], second[both])
+        return Agreement(float(found.statistic), float(found.pvalue), n)
     return Agreement(*_kendall(first[both], second[both]), n)
 
 

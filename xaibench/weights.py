@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
-from xaibench.errors import CheckpointError
+from xaibench import reading
+from xaibench.errors import CheckpointError, first_line
 from xaibench.files import whole, write_text
 
 if TYPE_CHECKING:
     from xaibench.protocols import Countermeasure, TorchModule
+
+#: Bytes of a card; the largest of ours has 20 kB.
+LARGEST_CARD = 1 << 22
 
 
 def save_weights(path: Path, model: TorchModule, *, half: bool = False) -> None:
@@ -59,10 +64,12 @@ def load_weights(model: TorchModule, path: Path) -> None:
     another architecture (the first differing names and shapes are listed).
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; `xaibench train --cm NAME` makes one")
-    with path.open("rb") as file:
+    expected = model.state_dict()
+    # What the weights need, in doubles, and a megabyte for the header: more is no file for this model.
+    most = sum(8 * max(1, t.numel()) for t in expected.values()) + (1 << 20)
+    with reading.opened(path, CheckpointError, what="checkpoint", hint="`xaibench train --cm NAME` makes one") as file:
         head = file.read(9)
+        size = os.fstat(file.fileno()).st_size
     # A safetensors file opens with the length of its header, which can be the same bytes as a pickle's or a zip's magic
     # (640 is 80 02); only the brace after it tells.
     magic = head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
@@ -72,24 +79,42 @@ def load_weights(model: TorchModule, path: Path) -> None:
             f"trust it: safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
         )
     try:
-        state = load_file(path)
+        with safe_open(path, framework="pt") as file:  # the header alone: nothing of another size is read
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            shapes = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in found.items()}
+            _check_architecture(path, expected, shapes)
+            if size > most:
+                raise CheckpointError(f"{path}: {size:,} bytes, more than the {most:,} that its weights can have")
+            state = {name: file.get_tensor(name) for name in found}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); truncated download?") from error
-    expected = model.state_dict()
-    problems = [f"missing {n}" for n in expected if n not in state]
-    problems += [f"unknown {n}" for n in state if n not in expected]
-    problems += [
-        f"{n} is {tuple(state[n].shape)}, expected {tuple(t.shape)}"
-        for n, t in expected.items()
-        if n in state and state[n].shape != t.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{path}: weights of another architecture: {'; '.join(problems[:3])}{more}")
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({first_line(error)}); truncated download?"
+        ) from error
     broken = [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path}: {broken[0]} holds NaN or infinity; the training diverged")
     model.load_state_dict(state)
+
+
+def _check_architecture(
+    path: Path, expected: Mapping[str, torch.Tensor], found: Mapping[str, tuple[tuple[int, ...], str]]
+) -> None:
+    """Names, shapes and kinds of number, as the header says them. Raises CheckpointError with the first that differ."""
+    problems = [f"missing {n}" for n in expected if n not in found]
+    problems += [f"unknown {first_line(n)}" for n in found if n not in expected]
+    problems += [
+        f"{n} is {found[n][0]}, expected {tuple(t.shape)}"
+        for n, t in expected.items()
+        if n in found and found[n][0] != tuple(t.shape)
+    ]
+    problems += [
+        f"{n} is of {found[n][1]}, expected {t.dtype}"
+        for n, t in expected.items()
+        if n in found and found[n][1].startswith(("F", "BF")) != t.is_floating_point()
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{path}: weights of another architecture: {'; '.join(problems[:3])}{more}")
 
 
 def save_imported(
@@ -124,19 +149,16 @@ def save_imported(
 def read_card(path: Path) -> Mapping[str, Any]:
     """The card of a checkpoint: what it was trained on, its classes and its EER.
 
-    Raises CheckpointError, naming the card: missing, not JSON, or not a JSON object.
+    Raises CheckpointError, naming the card: missing, not JSON, too large, not a JSON object, options that are none.
     """
     card = Path(path).with_suffix(".json")
-    try:
-        facts = json.loads(card.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not os.path.lexists(card):
         raise CheckpointError(
             f"{card}: the card of the checkpoint is missing; a model whose training set is unknown is not scored"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{card}: not JSON ({error})") from error
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{card}: holds a JSON {type(facts).__name__}, expected an object with the card's keys")
+        )
+    facts = reading.json_object(card, CheckpointError, hint="copy it anew from beside the weights", most=LARGEST_CARD)
+    if not isinstance(facts.get("options", {}), dict):
+        raise CheckpointError(f"{card}: its options are {type(facts['options']).__name__}, expected an object")
     return facts
 
 

@@ -391,6 +391,24 @@ def test_files_and_folders_whose_names_a_table_cannot_hold(tmp_path, name):
             index(LAYOUTS["folder"], roots, out)
 
 
+def test_a_damaged_index_of_an_earlier_run_is_named(tmp_path):
+    for place in ("bonafide/a.wav", "world/a.wav"):
+        (tmp_path / "set" / place).parent.mkdir(parents=True)
+        soundfile.write(tmp_path / "set" / place, np.sin(np.arange(800)), 16_000)
+    roots, store = {"main": tmp_path / "set"}, tmp_path / "out/folder.index"
+    index(LAYOUTS["folder"], roots, tmp_path / "out")
+    good = store.read_bytes()
+    for content in (
+        b"no database" * 1_000,
+        good[:5_000],
+        good[:4_096] + bytes(len(good) - 4_096),
+        good[:100] + b"\xff" * 3_000,
+    ):
+        store.write_bytes(content)
+        with pytest.raises(ManifestError, match=r"folder\.index: (cannot be used|damaged).* delete it: only the"):
+            index(LAYOUTS["folder"], roots, tmp_path / "out")
+
+
 # Labels ------------------------------------------------------------------------------------------------------------------
 
 
@@ -403,6 +421,9 @@ def test_files_and_folders_whose_names_a_table_cannot_hold(tmp_path, name):
         (partialspoof.read_durations, "a -0\n", "expected seconds above 0"),
         (partialspoof.read_durations, "a\n", "reco2dur:1: duration '' is not a number"),
         (partialspoof.read_rttm, "x" * 9_000 + "\n", "reco2dur:1: 'xxx"),
+        (partialspoof.read_rttm, "SPEAKER a 1 1e30 0.1 - - spoof - -\n", "start 1e30, duration 0.1, expected a stretch"),
+        (partialspoof.read_rttm, "SPEAKER a 1 1e308 1e308 - - spoof - -\n", "expected a stretch of time"),
+        (partialspoof.read_rttm, "SPEAKER a 1 1 1e-9 - - spoof - -\n", "expected a stretch of time"),
         (partialspoof.read_rttm, "SPEAKER a 1 0 ٣ <NA> <NA> spoof <NA> <NA>\n", "duration '٣' is not a number"),
         (
             partialspoof.read_rttm,
@@ -448,8 +469,9 @@ def doubling(times):
         (b"\x80\x04c" + b"x" * 100_000 + b"\ny\n.", "which a label file has no use for"),
         (b"\x80\x04}.", None),
         (b"", "not a pickle of labels (EOFError"),
+        (b"\x80\x04J\0", "not a pickle of labels (error: unpack requires a buffer of 4 bytes"),
     ],
-    ids=range(10),
+    ids=range(11),
 )  # fmt: skip
 def test_label_files_made_to_hang_run_or_fill_the_memory(tmp_path, body, said):
     path = label_file(tmp_path / "x.npy", body)

@@ -8,6 +8,7 @@ said to mean "unknown", or an XaibenchError. One call of one function is one inp
 from __future__ import annotations
 
 import math
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -263,7 +264,8 @@ def ask(name: str, kinds: tuple[str, ...], sizes: tuple[int, ...], seed: int) ->
     same = "clusters" in wanted or name in ("tau", "blocks", "correlated", "falls")
     sizes = (sizes[0],) * 3 if same else sizes
     given = [vector(kind, size, seed + i) for i, (kind, size) in enumerate(zip(kinds, sizes, strict=True))]
-    clusters = [f"c{int(c)}" for c in np.random.default_rng(seed).integers(0, 1 + seed % 9, sizes[0])]
+    length = len(given[0]) if isinstance(given[0], np.ndarray) and given[0].ndim else sizes[0]
+    clusters = [f"c{int(c)}" for c in np.random.default_rng(seed).integers(0, 1 + seed % 9, length)]
     arguments = [clusters if n == "clusters" else given[i] for i, n in enumerate(wanted)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -296,6 +298,17 @@ def test_an_answer_in_its_range_or_an_error_of_ours(name, times):
 
     asked()
     assert handed[name] >= times * DEAR.get(name, CHEAP) and handed[f"{name}, answered"] > 0.1 * handed[name], dict(handed)
+
+
+@pytest.mark.parametrize("name", ["eer", "det", "costs", "tau", "orders", "signed", "means", "topped", "falls"])
+def test_a_hundred_thousand(name):
+    """Memory grows with the number, not with its square."""
+    tracemalloc.start()
+    try:
+        assert not ask(name, ("many", "many", "many"), (40, 40, 40), 5)
+        assert tracemalloc.get_traced_memory()[1] < 400e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", CALLS)

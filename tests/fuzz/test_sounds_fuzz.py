@@ -73,7 +73,8 @@ def test_garbled_recordings_of_a_data_set(tmp_path):
 
 
 def test_garbled_recordings_of_a_user(tmp_path):
-    files = {**sounds.all_formats(n=3_200, channels=2), **sounds.all_formats(n=3_200)}
+    media = {f"{i}{name}": content for i in range(3) for name, content in sounds.media().items()}  # as often as a third
+    files = {**sounds.all_formats(n=3_200, channels=2), **sounds.all_formats(n=3_200), **media}
     work = garble(lambda path, draw: read_any(path, sample_rate=RATE, excerpt=draw.choice(PARTS)), fair_recording, files, 40)
     inputs, read = apart(work, tmp_path)
     assert inputs >= 1_900 * TIMES and read > inputs // 10

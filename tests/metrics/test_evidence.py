@@ -352,3 +352,11 @@ def test_shares_of_regions_round_and_are_one_region_at_least(view):
     asked = evidence(view, silent)
     for answers in (asked.region_curve("mean", (0.0, 0.5)).log_odds, asked.curve("deletion", "mean").log_odds):
         assert answers.isnan().all(1).tolist() == [False, True, True] and answers[0].isfinite().all()
+
+
+def test_what_no_attribution_changes_is_asked_once(view):
+    recorder, watched = recorded(view)
+    probe = Probe(watched, VALID, FRACTIONS)
+    for _ in range(2):
+        probe.untouched, probe.filled("mean"), probe.nothing_but("mean"), probe.bonafide, probe.gap
+    assert recorder.utterances == 4 * COUNT

@@ -364,3 +364,13 @@ def test_turning_the_sign_turns_roc_auc_over(case):
     values, region, valid = case
     assume(values[0][valid].any())
     assert ours.roc_auc(-values, region, valid).item() == pytest.approx(1 - ours.roc_auc(values, region, valid).item())
+
+
+def test_the_whole_map_is_a_share_and_sums_are_in_double_precision():
+    values = torch.tensor([[[2.0**24, 1.0, 1.0, 1.0]]])
+    region = torch.tensor([[[False, True, True, False]]])
+    assert ours.relevance_mass_accuracy(values, region).item() == pytest.approx(2 / (2**24 + 3), rel=1e-12)
+    assert ours.relevance_mass_accuracy(values, ~region).item() == pytest.approx(1 - 2 / (2**24 + 3), rel=1e-12)
+    for score, whole in ((ours.precision, 0.5), (ours.recall, 1), (ours.dice, 2 / 3), (ours.intersection_over_union, 0.5)):
+        assert score(values, region, share=1.0).item() == pytest.approx(whole)
+    assert ours.top_k_intersection(values, region, count=1).item() == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from xaibench.errors import XaibenchError
-from xaibench.metrics.ranking import Ranking, check_finite, largest_first
+from xaibench.metrics.ranking import Ranking, check_finite, check_summable, largest_first
 
 LARGEST = float(np.finfo(np.float32).max)
 finite = st.floats(-LARGEST, LARGEST, width=32, allow_subnormal=True)
@@ -82,3 +82,13 @@ def test_among_many_equal_cells_the_order_of_memory_stands(dtype):
     assert order[1].tolist() == list(range(1200))
     assert order[2].tolist() == [*falling[:, 0].tolist(), *falling[:, 1].tolist()]
     assert order.dtype == torch.int64
+
+
+def test_a_silent_map_of_doubles_is_no_map_beyond_float32():
+    maps = torch.zeros(2, 1, 3, dtype=torch.float64)
+    maps[1, 0, 1] = 1e-44
+    check_summable(maps)
+    assert Ranking(maps).silent.isnan().tolist() == [True, False]
+    for size in (1e-46, 4e38):
+        with pytest.raises(XaibenchError, match="beyond float32"):
+            check_summable(maps + torch.tensor([0, 0, size], dtype=torch.float64) * torch.tensor([1.0, 0.0])[:, None, None])

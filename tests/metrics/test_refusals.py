@@ -3,6 +3,7 @@ what it names (value, place, expectation) is all that its reader has.
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -191,6 +192,18 @@ REFUSED = {
         lambda: faithfulness.area_under_curve(torch.tensor([0.0, 1.0, 0.5]), torch.ones(1, 3)),
         "the fractions of a curve must rise strictly, got [0.0, 1.0, 0.5]",
     ),
+    "an infinite answer": (
+        lambda: faithfulness.area_under_curve(torch.tensor([0.0, 1.0]), torch.tensor([[1.0, torch.inf], [0.0, 0.0]])),
+        "the curve has infinite values, or such that their sum is; did the countermeasure overflow?",
+    ),
+    "an infinite sum": (
+        lambda: faithfulness.area_under_curve(torch.tensor([0.0, 1.0]), torch.full((1, 2), 1.7e308, dtype=torch.float64)),
+        "the curve has infinite values, or such that their sum is; did the countermeasure overflow?",
+    ),
+    "infinities that cancel": (
+        lambda: faithfulness.area_under_curve(torch.tensor([0.0, 1.0]), torch.tensor([[-torch.inf, torch.inf]])),
+        "the curve has infinite values, or such that their sum is; did the countermeasure overflow?",
+    ),
     "unequal steps": (
         lambda: faithfulness.pixel_flipping(Curve(torch.tensor([0.0, 0.25, 1.0]), torch.ones(1, 3))),
         "pixel flipping takes two or more equal steps from 0, got [0.0, 0.25, 1.0]",
@@ -245,6 +258,16 @@ REFUSED = {
         lambda: rcq.rcq([np.array([1.0, -1.0])], [{}]),
         "heat map 0: shape (2,), expected (T,), finite and not negative (a mean of mixed signs has no share); take the "
         "positive part first",
+    ),
+    "heat of another world": (
+        lambda: rcq.rcq([np.ones(2), np.array([1.0, 1e101])], [{}, {}]),
+        "the largest of the heat map 1 is 1e+101 in size; squares of such are infinite, scale them first",
+    ),
+    "heat of words": (lambda: rcq.rcq([["a", "b"]], [{}]), "heat map 0 must be real numbers, got list of <U1"),
+    "a marginal of words": (lambda: rcq.heat(["a"]), "a time marginal must be real numbers, got list of <U1"),
+    "a map of words": (lambda: top_mask([["a"]], 0.5), "cells must be real numbers, got list of <U1"),
+    "scores of words": (
+        lambda: detection.equal_error_rate(["a"], [1.0]), "bona fide scores must be real numbers, got list of <U1",
     ),
     "a category": (
         lambda: rcq.rcq([np.ones(2)], [{"XX": [0]}]), "heat map 0: category 'XX', expected BS, SS, TR, BN, SN",
@@ -445,8 +468,8 @@ def test_what_explaining_again_refuses(view):
         "no module behind the explained tensor has parameters, so none can be randomised": lambda: again.redraw(
             torch.nn.ReLU(), 1.0, 0
         ),
-        "the model has no log-odds to take apart; its stages are only": lambda: again.bonafide_logit(
-            replace(view, model=torch.nn.Sequential(__import__("collections").OrderedDict(only=torch.nn.ReLU()))), ["a"]
+        "the model has no log-odds to take apart; its stages are first, last": lambda: again.bonafide_logit(
+            replace(view, model=torch.nn.Sequential(OrderedDict(first=torch.nn.ReLU(), last=torch.nn.ReLU()))), ["a"]
         ),
         "the shift is in units of the references' deviation, and this data set has no training utterances": lambda: (
             again.shifted(replace(view, references=view.references[:0]), 1.0)

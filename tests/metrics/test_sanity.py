@@ -142,3 +142,20 @@ def test_a_full_histogram_and_quantus():
     assert ours.histogram_entropy(ramp).item() == pytest.approx(math.log(100), abs=1e-6)
     for one, found in zip(noise(), ours.histogram_entropy(noise()).tolist(), strict=True):
         assert found == pytest.approx(complexity.discrete_entropy(a=one.double().abs().numpy(), x=None), abs=1e-6)
+
+
+def test_a_map_that_is_silent_where_it_counts_is_undefined_however_the_noisy_ones_are(view):
+    outside = noise() * ~VALID
+    outside[0] = noise()[0]
+    for name in ("smooth-mprt", "efficient-mprt", "mprt", "random-logit"):
+        assert METRICS[name].function(asked(view, outside, unrelated)).isnan().tolist() == [False, True, True], name
+
+
+def test_maps_near_the_end_of_float32_are_averaged_all_the_same(view):
+    def answer(change):
+        made = unrelated(change)
+        return made / made.abs().amax()
+
+    loud = METRICS["smooth-mprt"].function(asked(view, noise(), lambda c: 3e38 * answer(c)))
+    plain = METRICS["smooth-mprt"].function(asked(view, noise(), answer))
+    assert loud.tolist() == pytest.approx(plain.tolist(), abs=1e-6)

@@ -194,3 +194,10 @@ def test_a_row_is_constant_to_rounding_only():
     assert ours.correlation(rising, nearly).item() == pytest.approx(1)
     assert ours.correlation(rising, 1 + 1e-13 * rising).isnan() and ours.correlation(1 + 1e-13 * rising, rising).isnan()
     assert ours.correlation(rising[:, :2], rising[:, 1:]).item() == 1
+
+
+def test_the_largest_numbers_that_can_be_squared_are_taken():
+    rows = torch.tensor([[1.0, -1.0, 0.5]]).double()
+    assert ours.correlation(rows * ours.LARGEST, rows).item() == pytest.approx(1)
+    assert ours.scaled_infidelity(rows, rows * ours.LARGEST).isfinite() and ours.LARGEST == 1e100
+    assert ours.ROUNDING == 1e-12 and SUBSETS == 50

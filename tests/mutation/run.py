@@ -23,6 +23,7 @@ import json
 import mmap
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS, OTHERS = ROOT / "build" / "mutation.jsonl", ROOT / "build" / "mutation-others.jsonl"
+LINES = ROOT / "build" / "mutation-lines.json"
 
 #: What decides every number of a board, and the tests that answer for it.
 FILES = ("metrics/*.py", "truth.py", "project.py", "top.py", "grid.py")
@@ -49,6 +51,8 @@ TESTS = (
 )  # fmt: skip
 #: A test may take this many times as long as it did, and some seconds, before its mutant counts as one that never ends.
 PATIENCE, GRACE = 10, 20
+#: Bytes that a mutant may ask for beyond what the imports hold.
+MEMORY = 2 << 30
 
 
 def files() -> list[Path]:
@@ -92,10 +96,12 @@ class Mutation:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
             raise session.Failed("a test module cannot be imported")
+        RESULTS.parent.mkdir(exist_ok=True)
         self.items = {item.nodeid: item for item in session.items}
         self.contexts, self.seconds = self._baseline()
+        self.items = {name: item for name, item in self.items.items() if name in self.seconds}
+        say(f"{len(self.items)} tests, {sum(self.seconds.values()):.0f} s")
         mutants = self._chosen()
-        RESULTS.parent.mkdir(exist_ok=True)
         results = OTHERS if self.options.others else RESULTS
         gc.collect()
         gc.freeze()  # or every child copies the memory of all modules when it collects
@@ -135,22 +141,19 @@ class Mutation:
 
     def _baseline(self) -> tuple[dict[str, dict[int, set[str]]], dict[str, float]]:
         """By file and line the tests that run it, and how long each takes; of the originals, in a child of their own."""
-        read, write = os.pipe()
-        if os.fork() == 0:
-            os.close(read)
-            answer = self._watched()
-            with os.fdopen(write, "w") as pipe:
-                json.dump(answer, pipe)
-            os._exit(0)
-        os.close(write)
-        with os.fdopen(read) as pipe:
-            lines, seconds, failed = json.load(pipe)
-        os.wait()
-        for name in failed:  # it cannot tell a mutant
-            say(f"fails without a mutant, left out: {name}")
-            self.items.pop(name)
-        if len(failed) > 5:
-            raise pytest.UsageError("too many tests fail without a mutant")
+        if not (self.options.same and LINES.exists()):
+            child = os.fork()
+            if child == 0:
+                lines, seconds, failed = self._watched()
+                for name in failed:  # it cannot tell a mutant
+                    say(f"fails without a mutant, left out: {name}")
+                    del seconds[name]
+                if len(failed) <= 5:
+                    LINES.write_text(json.dumps([lines, seconds]), encoding="utf-8")
+                os._exit(len(failed) > 5)
+            if os.waitpid(child, 0)[1]:
+                raise pytest.UsageError("more than five tests fail without a mutant")
+        lines, seconds = json.loads(LINES.read_text(encoding="utf-8"))
         return {file: {int(n): set(tests) for n, tests in found.items()} for file, found in lines.items()}, seconds
 
     def _watched(self) -> tuple[dict[str, dict[int, list[str]]], dict[str, float], list[str]]:
@@ -245,6 +248,8 @@ class Mutation:
             sink = os.open(os.devnull, os.O_WRONLY)
             os.dup2(sink, 1), os.dup2(sink, 2)
             gc.disable()
+            now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))  # a mutant may ask for all there is
             put(mutant)
             forget()
             items = [self.items[name] for name in names]
@@ -309,6 +314,9 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0, help="of tests for each mutant, the quickest first; 0 = all")
+    parser.add_argument(
+        "--same", action="store_true", help="tests and files are those of the last call: do not run them first"
+    )
     parser.add_argument("--others", action="store_true", help="mistakes of other kinds than mutmut's")
     parser.add_argument("--again", action="store_true", help="try survivors without a reason again, first of all")
     options = parser.parse_args()

@@ -63,7 +63,7 @@ def options_of(
             raise XaibenchError(f"{flag} {assignment!r}: expected {form}")
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # text; a number of 5,000 digits, brackets without end
             value = text
         options.setdefault(method, {})[option] = value
     return options

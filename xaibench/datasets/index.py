@@ -19,6 +19,7 @@ import csv
 import hashlib
 import json
 import os
+import sqlite3
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -122,6 +123,9 @@ def index(
         return _index(layout, roots, out, on_error=on_error, verify=verify, report=report, limit=limit)
     except OSError as error:
         raise ManifestError(f"{error.filename or out}: cannot be read or written ({error.strerror or error})") from error
+    except sqlite3.DatabaseError as error:  # a page of it is damaged, or it is of another version
+        store = out / f"{layout.name}.index"
+        raise ManifestError(f"{store}: damaged ({error}); delete it: only the next run takes longer") from error
 
 
 def _check_limit(layout: Layout, out: Path, limit: int | None) -> None:

@@ -101,6 +101,17 @@ def put_back(surroundings: Mapping[str, Any]) -> None:
                 signal.signal(number, handler)
 
 
+#: Variables that torch and scikit-learn set when their parts are first imported, by whichever method happens to be first.
+AT_IMPORT = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"}
+
+
+def _at_import(before: object, after: object) -> bool:
+    """Whether two sets of environment variables differ by these only: put back like the rest, and nobody's to be noted."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return False
+    return {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)} <= AT_IMPORT
+
+
 class _Paper(io.TextIOBase):
     """Takes what is printed, keeps its beginning, counts the rest.
 
@@ -294,7 +305,7 @@ def guarded(name: str, *, utterances: int = 1) -> Iterator[Noise]:
             put_back(around)
         random.setstate(generators[0])
         np.random.set_state(generators[1])
-        noise.settle(moved)
+        noise.settle([k for k in moved if not _at_import(around[k], there[k])])
         if _ears:
             _ears[-1].update(dict.fromkeys((name, said) for said in noise.sentences))
     if changed:

@@ -66,8 +66,10 @@ def _known(folder: Path, wanted: Mapping[str, tuple[Path, int]]) -> dict[str, An
     """The index, if it and all the files are there; None otherwise."""
     try:
         facts = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         return None  # not made yet, or damaged: made again
+    if not isinstance(facts, dict):
+        return None
     for key, (path, n_samples) in wanted.items():
         if key not in facts or not path.is_file() or path.stat().st_size != WAV_HEADER + 2 * n_samples:
             return None
