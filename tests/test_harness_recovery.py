@@ -242,7 +242,7 @@ def test_a_pair_of_unequal_length_in_the_first_batch_costs_its_own_cells(root, t
     run(toybench.spec(copy, "energy"), tmp_path / "run", batch_size=6)
     result = rows(tmp_path / "run")
     wrong = (result.utterance == "c-1") & (result.vocoder == "comb")
-    assert set(result[wrong].status) == {"failed"} and result[wrong].note.str.contains("twins must be aligned").all()
+    assert set(result[wrong].status) == {"failed"} and result[wrong].note.str.contains("the manifest says 4000").all()
     assert set(result[~wrong].status) == {"ok"}
     verdict = json.loads((tmp_path / "run" / "preflight" / "toy-native-energy.json").read_text())
     assert verdict["unchecked"] == "", "one bad file must not switch the checks off"

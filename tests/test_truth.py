@@ -13,7 +13,18 @@ from twins import truth as twin
 
 from xaibench.errors import Unsupported, XaibenchError
 from xaibench.grid import Grid
-from xaibench.truth import DIFFERENCES, TruthSpec, difference, half, signed_difference, smooth, top_share, truth
+from xaibench.truth import (
+    DEFINITIONS,
+    DIFFERENCES,
+    HALVES,
+    TruthSpec,
+    difference,
+    half,
+    signed_difference,
+    smooth,
+    top_share,
+    truth,
+)
 
 SMALL = Grid(n_fft=64, hop=32)
 BAND = (500.0, 7_000.0)
@@ -278,3 +289,8 @@ def test_a_cell_that_did_not_change_is_neither_added_nor_in_the_region():
     assert made.added[:, :, :15].all() and made.region[:, :, :15].all()  # by a quarter: far less than 1
     assert torch.allclose(made.values[:, :, 2:15], torch.tensor(0.25, dtype=torch.float64), rtol=1e-4)
     assert made.name == "eq1" and made.valid.all()
+
+
+def test_the_names_of_truths_and_of_their_halves():
+    assert [*DIFFERENCES] == ["eq2", "eq1", "log-difference"] and [*DEFINITIONS] == [*DIFFERENCES, "segments"]
+    assert [*HALVES] == ["added", "missing"]

@@ -374,3 +374,11 @@ def test_the_whole_map_is_a_share_and_sums_are_in_double_precision():
     for score, whole in ((ours.precision, 0.5), (ours.recall, 1), (ours.dice, 2 / 3), (ours.intersection_over_union, 0.5)):
         assert score(values, region, share=1.0).item() == pytest.approx(whole)
     assert ours.top_k_intersection(values, region, count=1).item() == 0
+
+
+def test_a_share_is_five_per_cent_unless_told_otherwise():
+    draw = torch.Generator().manual_seed(0)
+    values, region = torch.randn(1, 20, 10, generator=draw), torch.rand(1, 20, 10, generator=draw) < 0.1
+    for score, _ in AT.values():
+        assert score.func(values, region).item() == score.func(values, region, share=0.05).item()
+        assert score.func(values, region).item() != score.func(values, region, share=0.5).item()

@@ -265,6 +265,9 @@ REFUSED = {
     ),
     "heat of words": (lambda: rcq.rcq([["a", "b"]], [{}]), "heat map 0 must be real numbers, got list of <U1"),
     "a marginal of words": (lambda: rcq.heat(["a"]), "a time marginal must be real numbers, got list of <U1"),
+    "a marginal of two axes": (
+        lambda: rcq.heat(np.ones((2, 3))), "a time marginal of shape (2, 3), expected (T,), finite, of one frame or more",
+    ),
     "a map of words": (lambda: top_mask([["a"]], 0.5), "cells must be real numbers, got list of <U1"),
     "scores of words": (
         lambda: detection.equal_error_rate(["a"], [1.0]), "bona fide scores must be real numbers, got list of <U1",
@@ -497,5 +500,9 @@ def test_a_bad_line_of_a_vad_file_is_told_with_its_number(tmp_path):
         with pytest.raises(ManifestError) as refused:
             rcq.read_vad(path)
         assert str(refused.value) == words
+    path.write_bytes("0 1 1".encode("utf-16"))
+    with pytest.raises(ManifestError) as refused:
+        rcq.read_vad(path)
+    assert str(refused.value) == f"{path}:1: UTF-16, expected UTF-8; save the file of labels as UTF-8"
     path.write_text("0 0 1\n0 1 2\n0.5 1 1\n")  # of no length, at once, and within another: as in the author's labels
     assert rcq.read_vad(path) == ((0.0, 0.0, 1), (0.0, 1.0, 2), (0.5, 1.0, 1))

@@ -112,6 +112,10 @@ REASONS = [
     ("faithfulness-on-spectra-mean", {"on_view": AGAINST}, NOTHING_FOR_SPOOF),
     ("ndcg", {"truth": truth(values=0 * MAP)}, "the truth has no difference to find on the valid band"),
     (
+        "ndcg", {"truth": truth(values=0 * MAP, region=EVERY_CELL)},
+        "the truth has no difference to find on the valid band",
+    ),
+    (
         "spearman", {"truth": truth(values=0 * MAP + 1, region=EVERY_CELL)},
         "the truth's values are all equal, so there is no order to find",
     ),
@@ -158,3 +162,17 @@ def test_of_a_metric_that_is_not_ours_only_map_and_truth_are_known():
     assert why_undefined(metric, evidence(CANCELS_IN_FRAMES), 0) == UNKNOWN
     assert why_undefined(metric, evidence(truth=truth(region=NO_CELL)), 0) == SAME
     assert why_undefined(replace(METRICS["mprt"], name="drop-mine"), evidence(), 0) == UNKNOWN
+
+
+def test_it_is_looked_for_where_the_metric_looked():
+    asked = evidence(OUTSIDE)
+    elsewhere = replace(asked, probe=SimpleNamespace(valid=~VALID))
+    silent = "the map is zero on every cell of the valid band"
+    assert why_undefined(METRICS["roc-auc"], elsewhere, 0) == why_undefined(METRICS["entropy"], elsewhere, 0) == silent
+    assert why_undefined(METRICS["mprt"], elsewhere, 0) == UNKNOWN and why_undefined(METRICS["mprt"], asked, 0) == silent
+    mine = replace(METRICS["roc-auc"], name="mine", family="faithfulness")
+    assert why_undefined(mine, elsewhere, 0) == silent
+    seen = evidence(on_view=0 * MAP)
+    assert (
+        why_undefined(mine, seen, 0) == UNKNOWN and why_undefined(METRICS["mprt"], seen, 0) == "the map is zero everywhere"
+    )
