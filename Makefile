@@ -6,7 +6,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(p))
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test check check-all lint types coverage wheels oldest docs format bench clean determinism canary
+.PHONY: demo test check check-all lint types coverage wheels oldest docs format bench clean determinism canary mutation
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECTS)
@@ -61,6 +61,11 @@ determinism: $(VENV)/.test
 # New numbers for tests/canary/board.json, after BENCHMARK_VERSION was raised: docs/determinism.md says when.
 canary: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python tests/canary/make.py
+
+# One small mistake at a time, and whether a test notices: docs/mutation.md. An hour or two; resumes where it stopped.
+mutation: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.3'
+	$(BIN)/python tests/mutation/run.py
 
 check-all: check determinism
 	$(BIN)/python -m pytest -n 2 -q
