@@ -252,7 +252,7 @@ def test_fingerprints_change_with_weights_and_with_options_of_the_card_or_the_co
 def test_rows_of_other_options_of_the_countermeasure_are_computed_again(root, tmp_path, monkeypatch):
     made = []
     weights = str(write(tmp_path / "w"))
-    monkeypatch.setattr("xaibench.harness.run.check_countermeasure", lambda *a: made.append(1) or ("", 0.1, ()))
+    monkeypatch.setattr("xaibench.harness.run.check_countermeasure", lambda *a, **k: made.append(1) or ("", 0.1, ()))
     for shift in (0.0, 0.5):
         mine = spec(root, countermeasures=("sized",), checkpoints={"sized": weights}, cm_options={"sized": {"shift": shift}})
         summary = run(mine, tmp_path / "run")

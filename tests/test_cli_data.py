@@ -162,7 +162,7 @@ def test_a_manifest_elsewhere_finds_its_files(command, pairs, tmp_path):
     code, out, err = command("data", "verify", manifest)
     assert code == 0 and "9 files agree" in out, err
     code, _, err = command("data", "verify", manifest, "--root", f"bonafid={pairs}")
-    assert code == 2 and "no root 'bonafid'; its roots: main" in err
+    assert code == 2 and "no root 'bonafid'; its roots: 'main'" in err
     (tmp_path / "own" / "folder.roots.json").write_text("{", encoding="utf-8")
     code, _, err = command("data", "verify", manifest)
     assert code == 2 and "folder.roots.json" in err and "delete it and give --root" in err

@@ -77,7 +77,7 @@ def test_a_truncated_file_is_refused(path, keep):
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such checkpoint; `xaibench train"):
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file; `xaibench train"):
         load_weights(network(), tmp_path / "none.safetensors")
 
 
@@ -152,10 +152,10 @@ def test_a_missing_card_is_refused(path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"name: net", "not JSON"),
-        (b"", "not JSON"),
-        (b"\xff\xfe{}", "not JSON"),
-        (b"[1]", "holds a JSON list, expected an object"),
+        (b"name: net", "damaged .Expecting value"),
+        (b"", "damaged .Expecting value"),
+        (b"\xff\xfe{}", "damaged .'utf-8' codec"),
+        (b"[1]", "expected an object, got list"),
     ],
 )
 def test_a_card_that_is_no_json_object_is_refused(path, content, message):

@@ -207,12 +207,13 @@ def test_a_path_too_long_for_the_system_is_missing_when_it_is_looked_for(home):
         (TOML.replace("demo.csv", "/etc/passwd"), "table = '/etc/passwd', expected the bare name"),
         (TOML.replace("demo.csv", ""), "table = '', expected the bare name"),
         (TOML.replace("demo.csv", ".."), "table = '..', expected the bare name"),
+        (TOML.replace("demo.csv", "x" * 300), "x' ..., expected the bare name"),
         (TOML.replace("demo.csv", "a\\u0000b"), "expected the bare name"),
         (TOML.replace("demo.csv", "none.csv"), "none.csv: no such file; demo.toml names it as its table"),
         (TOML + 'table_sha256 = "0"\n', "but demo.toml says 0; was the table edited"),
         (TOML + "files = 3\n", "files = 3, but its table holds 2"),
     ],
-    ids=range(35),
+    ids=range(36),
 )  # fmt: skip
 def test_a_manifest_that_is_none(home, toml, said):
     refused(home(toml=toml), said)
