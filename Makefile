@@ -6,7 +6,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 EDITABLE := $(foreach p,$(PLUGINS),-e $(p))
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test check check-all lint types coverage wheels oldest docs format bench clean determinism canary mutation
+.PHONY: demo test check check-all lint types coverage wheels oldest docs format bench clean determinism canary mutation audit sbom
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: $(PROJECTS)
@@ -16,6 +16,10 @@ $(VENV)/.demo: $(PROJECTS)
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]' $(EDITABLE)
+	touch $@
+
+$(VENV)/.release: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[release]'
 	touch $@
 
 demo: $(VENV)/.demo
@@ -66,6 +70,17 @@ canary: $(VENV)/.test
 mutation: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut>=3.3'
 	$(BIN)/python tests/mutation/run.py
+
+# Known vulnerabilities of what is installed here (needs a network: PyPI's advisories). A package that could not be looked up
+# is a failure, never "none known".
+audit: $(VENV)/.release
+	mkdir -p build
+	$(BIN)/python -m pip list --disable-pip-version-check --format=freeze --exclude-editable > build/audit.txt
+	$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner off -r build/audit.txt
+
+# What an installation consists of, in CycloneDX.
+sbom: $(VENV)/.release
+	$(BIN)/python tests/release/sbom.py dist/sbom.cdx.json
 
 check-all: check determinism
 	$(BIN)/python -m pytest -n 2 -q

@@ -12,6 +12,7 @@ from packaging.version import Version
 
 HERE = Path(__file__).parent
 WHEELS = runpy.run_path(str(HERE / "wheels.py"))
+SBOM = runpy.run_path(str(HERE / "sbom.py"))
 OLDEST = runpy.run_path(str(HERE / "oldest.py"))
 
 
@@ -59,3 +60,26 @@ def test_a_wheel_as_it_should_be_has_no_fault(tmp_path):
 def test_what_no_wheel_may_be_is_named(tmp_path, files, fault):
     (found,) = WHEELS["looked_at"](wheel(tmp_path, **files))
     assert fault in found
+
+
+def test_what_is_installed_for_us_is_kept_and_what_the_tests_need_is_not():
+    found = SBOM["edges"](["xaibench", "xaibench-captum"])
+    assert {"torch", "captum", "numpy", "typing-extensions"} <= set(found) and "pytest" not in found
+    assert found["xaibench-captum"] >= {"xaibench", "captum"}, "a plugin needs the core"
+    with pytest.raises(SystemExit, match="no-such-package is not installed"):
+        SBOM["edges"](["no_such.package"])
+
+
+def test_the_bill_of_materials_is_whole_and_names_no_machine():
+    def part(name: str, *urls: str) -> dict[str, object]:
+        comments = [{"url": url, "comment": "PackageSource: Local"} for url in urls if url.endswith("/")]
+        return {"bom-ref": name, "name": name, "externalReferences": [{"url": u} for u in urls if u[-1] != "/"] + comments}
+
+    parts = [part("b", "https://b.org", "https://index.local/"), part("A_x", "file:///home/me"), part("pytest")]
+    found = SBOM["kept"]({"components": parts, "dependencies": []}, {"xaibench": {"a-x"}, "a-x": {"b"}, "b": set()})
+    assert [p["bom-ref"] for p in found["components"]] == ["A_x", "b"]
+    assert [r["url"] for p in found["components"] for r in p["externalReferences"]] == ["https://b.org"]
+    assert found["dependencies"] == [
+        {"ref": "A_x", "dependsOn": ["b"]}, {"ref": "b", "dependsOn": []},
+        {"ref": "root-component", "dependsOn": ["A_x"]},
+    ]  # fmt: skip
