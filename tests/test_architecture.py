@@ -23,7 +23,8 @@ PLUGIN_FILES = sorted(p for p in (ROOT / "plugins").rglob("*.py") if not {"build
 #: Storeys by the first name below `xaibench`. What is not listed lives on MIDDLE: above the records and the maths, below
 #: the harness.
 STOREYS = {
-    "errors": 0, "files": 1, "numbers": 1, "reading": 1, "types": 1, "protocols": 2, "grid": 2, "audio": 2,
+    "errors": 0, "files": 1, "numbers": 1, "reading": 1, "tables": 1, "types": 1, "protocols": 2, "screen": 2, "grid": 2,
+    "audio": 2,
     "project": 3, "truth": 3, "layers": 3, "scoring": 3, "weights": 3, "manifest": 3, "frontends": 3, "passes": 3,
     "precision": 3, "backward": 3, "view": 3,
     "metrics": 4, "controls": 4, "extremal": 4,

@@ -22,10 +22,10 @@ from test_registry import publish
 from xaibench import registry
 from xaibench.errors import PluginError, RunError
 from xaibench.harness import nursery
+from xaibench.harness.answers import read
 from xaibench.harness.described import described
 from xaibench.harness.engine import Died
 from xaibench.harness.isolate import TOO_LATE, Isolated, _Tally
-from xaibench.harness.answers import read
 from xaibench.harness.request import request
 from xaibench.harness.run import run
 

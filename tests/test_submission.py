@@ -363,7 +363,7 @@ def test_published_numbers_stand_beside_those_of_the_pack(copied, root, tmp_path
         (CLAIM + 'route = "grid"\n', "has no route"),
         ("claim = 1", "expected a list"),
         ("x = 1", "expected .* tables and nothing else"),
-        ("[[claim", "not a file of claims"),
+        ("[[claim", "not TOML in UTF-8"),
     ],
 )
 def test_a_claim_that_cannot_be_is_refused(copied, tmp_path, text, why):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from xaibench import reading
 from xaibench.errors import RunError
 from xaibench.files import write_text
 
@@ -24,10 +25,9 @@ def place(name: str) -> Path:
 def kept(name: str) -> dict[str, Any]:
     """The answer of that name; empty where there is none, or a damaged one."""
     try:
-        found = json.loads(place(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return reading.json_object(place(name), RunError, hint="it is made again")
+    except RunError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def keep(name: str, answer: Mapping[str, Any]) -> None:

@@ -18,10 +18,13 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from xaibench import reading
 from xaibench.errors import RunError
 from xaibench.files import write_text
 
 NAME = "SHA256SUMS"
+LARGEST = 1 << 28  # bytes; a run with 100,000 row files has a tenth of it
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\0]+)")
 
 #: Names from the top of a run -> the digests of their lines, in their order.
@@ -53,12 +56,13 @@ def parse(text: str) -> tuple[Sums, list[str]]:
 def read(run: Path) -> tuple[Sums, list[str]]:
     """`parse` of a run's file; nothing where there is none. Raises RunError where it cannot be read."""
     path = Path(run) / NAME
-    try:
-        return parse(path.read_bytes().decode("utf-8", "replace"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}, []
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror}); `xaibench doctor {run}` says more") from error
+    try:
+        with reading.opened(path, RunError, what="list of checksums", most=LARGEST) as file:
+            return parse(file.read().decode("utf-8", "replace"))
+    except RunError as error:
+        raise RunError(f"{error}; `xaibench doctor {run}` says more") from error
 
 
 def known(run: Path) -> dict[str, tuple[str, ...]]:
@@ -79,7 +83,7 @@ def check(path: Path, content: bytes, sums: Mapping[str, Collection[str]]) -> No
 
 def add(run: Path, name: str, value: str) -> None:
     """Append the line of a file that is about to take its place, and wait until it is on the disk. Raises OSError."""
-    file = os.open(Path(run) / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    file = os.open(Path(run) / NAME, _APPEND, 0o666)
     try:
         line = f"{value}  {name}\n".encode()
         while line:
@@ -92,14 +96,22 @@ def add(run: Path, name: str, value: str) -> None:
 def settle(run: Path) -> None:
     """Leave one line for every file that is there: the one that is right, or its last where none is.
 
+    A file that has other names (hard links) becomes one of its own.
+
     To be called while the run is held, and before the first `add`: a torn line would otherwise begin the next one.
     Raises RunError where it cannot be written.
     """
     sums, torn = read(run)
     there = {name: values for name, values in sums.items() if (Path(run) / name).is_file()}
-    if not torn and len(there) == len(sums) and all(len(values) == 1 for values in sums.values()):
+    if not torn and len(there) == len(sums) and all(len(values) == 1 for values in sums.values()) and _alone(run):
         return
     write(run, {name: _right(Path(run) / name, values) for name, values in there.items()})
+
+
+def _alone(run: Path) -> bool:
+    """Whether the file, where it is there, is nobody else's: no link, and with no other name that `add` would append to."""
+    path = Path(run) / NAME
+    return not os.path.lexists(path) or (not path.is_symlink() and path.stat().st_nlink == 1)
 
 
 def write(run: Path, sums: Mapping[str, str]) -> None:

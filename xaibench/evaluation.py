@@ -25,6 +25,7 @@ from xaibench.detection_table import Evaluation, collect, collect_asv, summary
 from xaibench.errors import AudioError, RunError, XaibenchError
 from xaibench.files import write_text
 from xaibench.scorefile import Trial, format_trial, read_asv, read_asv_2021, read_keys, read_trials
+from xaibench.tables import csv_text
 from xaibench.types import Utterance
 
 if TYPE_CHECKING:
@@ -321,6 +322,6 @@ def evaluate_scores(
         **found.facts,
     }
     write_text(out / "evaluation.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
-    write_text(out / "evaluation.csv", found.table.to_csv(index=False, lineterminator="\n"))
+    write_text(out / "evaluation.csv", csv_text(found.table))
     draw(gathered.bonafide, gathered.attacks, out / "det.png", title=title)
     return Evaluation(facts, found.table)

@@ -29,6 +29,7 @@ from xaibench.errors import CheckpointError, RunError, XaibenchError
 from xaibench.grid import Grid
 from xaibench.listen import file_part, griffin_lim, kept, leakage, level, level_matched, power_of, removed
 from xaibench.run_record import read_record, spec_of
+from xaibench.tables import csv_text
 from xaibench.top import top_mask
 
 if TYPE_CHECKING:
@@ -352,7 +353,7 @@ def _write(sections: list[Section], out: Path, wanted: Wanted, record: Mapping[s
 
     rows = [asdict(sound) for section in sections for sound in section.sounds]
     table = pd.DataFrame(rows, columns=[f.name for f in fields(Sound)])
-    shell.write(out / "listen.csv", table.to_csv(index=False, lineterminator="\n"))
+    shell.write(out / "listen.csv", csv_text(table))
     facts = {
         "data": record["spec"]["data"],
         "grid": record["spec"]["grid"],

@@ -5,10 +5,12 @@ process which was killed, and what it left half-written is removed by the next o
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,8 +19,10 @@ from typing import Any
 
 from xaibench.errors import RunError
 from xaibench.files import sweep
+from xaibench.reading import parsed
 
 NAME = ".lock"
+_PLAIN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # no link is followed, no pipe waited for
 
 
 @contextmanager
@@ -37,10 +41,13 @@ def held(folder: Path) -> Iterator[None]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
     except OSError as error:
         raise RunError(f"{folder}: cannot write here ({_why(folder, error)}); choose another --out") from error
     try:
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:  # who is written there would be written elsewhere, too
+            raise RunError(f"{folder / NAME}: a pipe, a device or a file with other names (hard links); remove it")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -65,7 +72,7 @@ def held(folder: Path) -> Iterator[None]:
 def holder(folder: Path) -> dict[str, Any] | None:
     """What the process that holds a folder says of itself; {} where one holds it without a word, None where none does."""
     try:
-        file = os.open(Path(folder) / NAME, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(Path(folder) / NAME, os.O_RDONLY | _PLAIN)
     except OSError:  # never held, or not a file
         return None
     try:
@@ -84,7 +91,10 @@ def killed(folder: Path) -> dict[str, Any] | None:
     path = Path(folder) / NAME
     if holder(folder) is not None or not path.is_file() or not path.stat().st_size:
         return None
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        file = os.open(path, os.O_RDONLY | _PLAIN)
+    except OSError:  # a link, or gone meanwhile
+        return None
     try:
         return _read(file)
     finally:
@@ -104,7 +114,7 @@ def said(holder: dict[str, Any]) -> str:
 
 def _read(file: int) -> dict[str, Any]:
     try:
-        found = json.loads(os.pread(file, 4096, 0))
+        found = parsed(os.pread(file, 4096, 0))
     except (OSError, ValueError):  # empty, or of an earlier version
         return {}
     return found if isinstance(found, dict) else {}
@@ -113,4 +123,6 @@ def _read(file: int) -> dict[str, Any]:
 def _why(folder: Path, error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return f"{folder / NAME} is a folder, expected a file; remove it"
+    if error.errno == errno.ELOOP:
+        return f"{folder / NAME} is a link, expected a file; remove it"
     return error.strerror or str(error)

@@ -17,16 +17,16 @@ import math
 import os
 import re
 import sqlite3
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from xaibench import reading
-from xaibench.errors import ManifestError, first_line
+from xaibench.errors import ManifestError
 from xaibench.protocols import Corpus
 from xaibench.reading import RATES, shown
+from xaibench.tables import unguarded
 from xaibench.types import Pair, Utterance
 
 COLUMNS = ("utt_id", "speaker", "split", "vocoder", "path", "n_samples", "sha256")
@@ -58,6 +58,7 @@ KEYS: dict[str, type] = {
 REQUIRED = tuple(KEYS)[:4]
 #: What lists and dictionaries of it hold.
 INNER: dict[str, type] = {"splits": int, "held_out": str, "kinds": str, "roots": str}
+LONGEST_TABLE = 255  # characters of a file's name; no system we know takes more
 LARGEST_MANIFEST = 1 << 20  # bytes; the table is a file of its own
 LONGEST_NAME = 120  # bytes of an utterance's or a vocoder's name; files are named after both, and have 255
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends lines, moves cursors, is no character
@@ -162,12 +163,7 @@ def stream(path: Path, root: Roots) -> Iterator[Utterance]:
 
 def _opened(path: Path, root: Roots) -> tuple[Path, dict[str, Any], Path, str, dict[str, Path]]:
     """The manifest's facts, checked; its table and the table's hash, compared; its roots, resolved."""
-    with reading.opened(path, ManifestError, what="manifest", most=LARGEST_MANIFEST) as file:
-        content = file.read()
-    try:
-        facts = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of 5,000 digits, brackets without end
-        raise ManifestError(f"{path}: not TOML in UTF-8 ({first_line(error)})") from error
+    facts = reading.toml_table(path, ManifestError, what="manifest", most=LARGEST_MANIFEST)
     _check_facts(path, facts)
     table = path.parent / facts["table"]
     digest = sha256_of(table, hint=f"{path.name} names it as its table")
@@ -219,7 +215,7 @@ def _check_facts(path: Path, facts: Mapping[str, Any]) -> None:
         if not all(-(2**53) <= one <= 2**53 for one in (value, *inner) if isinstance(one, int)):
             raise ManifestError(f"{path}: {key} = {shown(value)}, expected numbers of at most 2^53")
     table = facts["table"]
-    if table != Path(table).name or table in ("", "..") or "\0" in table:
+    if table != Path(table).name or table in ("", "..") or "\0" in table or len(table) > LONGEST_TABLE:
         raise ManifestError(f"{path}: table = {shown(table)}, expected the bare name of a file beside the manifest")
     if facts["sample_rate"] not in RATES:
         raise ManifestError(f"{path}: sample_rate = {facts['sample_rate']}, expected {RATES[0]} to {RATES[-1]:,} Hz")
@@ -334,9 +330,10 @@ def _parsed(table: Path, roots: Mapping[str, Path], seen: _Seen | _SeenOnDisk | 
     if twice:
         raise ManifestError(f"{table}: several columns are named {', '.join(twice)}; which one counts?")
     places = {name: reading.Root(folder) for name, folder in roots.items()}
-    for row in reader:
+    for cells in reader:
         line = reader.line_num
         where = f"{table}:{line}"
+        row = {name: unguarded(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
         if None in row.values() or None in row:
             raise ManifestError(
                 f"{where}: expected {len(header)} fields, as in the header; is a quotation mark open, or a comma not in any?"

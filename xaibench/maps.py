@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from xaibench import reading
 from xaibench.errors import RunError, XaibenchError
 from xaibench.files import in_order, whole
 
@@ -108,7 +110,7 @@ def truth_path(run: Path, truth: str, frames: int, pair: str) -> Path:
 def truth_paths(run: Path, truth: str, pair: str) -> list[Path]:
     """The kept truths of a pair, one a number of frames. Raises XaibenchError for names that are paths."""
     folder = Path(run) / "maps" / TRUTH / component(truth)
-    return sorted(p for p in (f / _file(pair) for f in folder.glob("*") if f.is_dir()) if p.exists())
+    return sorted(p for p in (f / _file(pair) for f in folder.glob("*") if f.is_dir()) if os.path.exists(p))
 
 
 def write_map(
@@ -125,7 +127,7 @@ def write_map(
     bad = [name for name, curve in found.items() if curve.ndim != 1 or len(curve) != len(found.get("fractions", ()))]
     if bad:
         raise XaibenchError(f"{path.name}: the curve {bad[0]} is not as long as its fractions")
-    old = read_map(path) if path.is_file() else None
+    old = read_map(path) if os.path.isfile(path) else None
     if old is not None and np.array_equal(old.values, tensors["values"]):
         same = np.array_equal(old.curves.get("fractions", ()), found.get("fractions", old.curves.get("fractions", ())))
         found = {**(old.curves if same else {}), **found}
@@ -253,8 +255,9 @@ def _checked_curves(path: Path, curves: Mapping[str, np.ndarray]) -> dict[str, n
 
 def _read(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors of a file whose names begin so, by the rest of their names, and its metadata. Raises RunError."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RunError(f"{path}: no such map; run again with --keep-maps")
+    _check_place(path)
     try:
         if path.stat().st_size > MOST_BYTES:
             raise RunError(
@@ -276,6 +279,16 @@ def _read(path: Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str
             "remove it and run again with --keep-maps"
         )
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, said
+
+
+def _check_place(path: Path) -> None:
+    """Raise RunError for a file of RUN/maps that a link puts out of the run: it is not the run's, and nobody named it."""
+    top = Path(*path.parts[:-5])
+    if path.parts[-5:-4] == ("maps",):
+        try:
+            reading.Root(top)(path.relative_to(top).as_posix())
+        except ValueError as error:
+            raise RunError(f"{path}: a link that leads out of the run folder; put the map itself there") from error
 
 
 def _checked(path: Path, values: object) -> dict[str, np.ndarray]:

@@ -28,6 +28,7 @@ from xaibench.evaluation import utterance_name
 from xaibench.listen import SILENT, Levelled, file_part, level, to_level
 from xaibench.metrics.detection import equal_error_point
 from xaibench.scorefile import Trial
+from xaibench.tables import csv_text
 from xaibench.types import Utterance
 
 DISTANCES = ("close", "medium", "far")
@@ -255,7 +256,7 @@ def write_page(found: Boundary, cells: Sequence[Cell], out: Path, *, about: Mapp
         counts=counts, level=LEVEL, footer=f"Made by xaibench {__version__} mean-audio. Numbers: mean_audio.csv, .json.",
     )  # fmt: skip
     return [
-        shell.write(out / "mean_audio.csv", table.to_csv(index=False, lineterminator="\n")),
+        shell.write(out / "mean_audio.csv", csv_text(table)),
         shell.write(out / "mean_audio.json", json.dumps(plain(facts), indent=2, allow_nan=False) + "\n"),
         shell.write(out / "index.html", page),
     ]

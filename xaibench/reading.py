@@ -11,9 +11,10 @@ import json
 import os
 import re
 import stat
+import tomllib
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -27,6 +28,9 @@ LONGEST_LINE = 1 << 20  # bytes of a line; a table's row with an hour of segment
 RATES = range(100, 1_000_001)  # samples a second of a recording; another number is damage
 LONGEST_NUMBER = 64  # characters; the longest double has 24
 DEEPEST = 100  # brackets within brackets of a JSON file; ours have nine
+MOST_DOTS = 1_000  # in a line of a TOML file
+_TOO_DEEP = f"brackets are nested deeper than {DEEPEST} levels"
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # C:\x, \\server\share
 
 
@@ -122,6 +126,20 @@ def content(path: Path, error: type[XaibenchError], *, what: str, hint: str, mos
         raise error(f"{path}: damaged ({str(wrong).removeprefix(f'{path}: ')}); {hint}") from wrong
 
 
+def toml_table(path: Path, error: type[XaibenchError], *, what: str, most: int) -> dict[str, Any]:
+    """The table that a TOML file in UTF-8 holds, BOM or not. Raises `error`, naming the file, as `opened`, and for anything
+    else; also for tables within tables deeper than `DEEPEST`, which no printing of them survives."""
+    with opened(path, error, what=what, most=most) as file:
+        content = file.read()
+    try:
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        if any(line.count(".") > MOST_DOTS for line in text.split("\n")):  # a key of many parts takes hours to read
+            raise ValueError(f"a line of more than {MOST_DOTS:,} dots")
+        return _shallow(tomllib.loads(text))
+    except (ValueError, RecursionError) as wrong:  # not UTF-8, not TOML, a number of 5,000 digits, brackets without end
+        raise error(f"{path}: not TOML in UTF-8 ({first_line(wrong)})") from wrong
+
+
 def parsed(content: bytes) -> Any:
     """What bytes of JSON hold. Raises ValueError: not UTF-8, not JSON, a number of thousands of digits, brackets deeper than
     `DEEPEST`, which would end whoever walks through them.
@@ -130,15 +148,19 @@ def parsed(content: bytes) -> Any:
     Traceback (most recent call last):
     ValueError: brackets are nested deeper than 100 levels
     """
-    too_deep = f"brackets are nested deeper than {DEEPEST} levels"
     try:
         value = json.loads(content.decode("utf-8"))
     except RecursionError as error:
-        raise ValueError(too_deep) from error
+        raise ValueError(_TOO_DEEP) from error
+    return _shallow(value)
+
+
+def _shallow(value: Any) -> Any:
+    """The same. Raises ValueError where it is nested deeper than `DEEPEST`."""
     level, depth = [value], 0
     while level := [v for v in level if isinstance(v, dict | list)]:
         if (depth := depth + 1) > DEEPEST:
-            raise ValueError(too_deep)
+            raise ValueError(_TOO_DEEP)
         level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
     return value
 
@@ -176,6 +198,32 @@ class Root:
         if not found.is_relative_to(self.folder) or _DRIVE.match(name) or _climbs(name):
             raise ValueError(f"{shown(name, 300)} leaves the root {self.folder}")
         return found
+
+
+def links_out(folder: Path, tops: Iterable[str], *, levels: int = 64) -> Iterator[Path]:
+    """Links that lead out of a folder, or round in circles, among what it holds by these names and `levels` below them.
+
+    Whoever reads through one reads what nobody named; whoever writes through one writes there.
+
+    >>> list(links_out(Path("/usr"), ["no such name"]))
+    []
+    """
+    home = Path(folder).resolve()
+    places = [(Path(folder, name), levels) for name in tops]
+    while places:
+        path, left = places.pop()
+        if path.is_symlink():
+            try:
+                if not path.resolve().is_relative_to(home):
+                    yield path
+            except (OSError, RuntimeError):
+                yield path
+        elif left:
+            with suppress(OSError), os.scandir(path) as entries:  # a file, or a folder that its reader names
+                places += [
+                    (Path(entry.path), left - 1)
+                    for entry in entries if entry.is_symlink() or entry.is_dir(follow_symlinks=False)
+                ]  # fmt: skip
 
 
 def _climbs(name: str) -> bool:
@@ -222,9 +270,10 @@ def shown(text: object, most: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A text, a file's name say, for a terminal: what would move a cursor or colour it is escaped, but for line ends.
+    r"""A text, a file's name say, for a terminal: what would move a cursor, colour it or turn the direction of writing is
+    escaped, but for line ends and tabs.
 
     >>> printable("a\x1b[31m.wav: no such file")
     'a\\x1b[31m.wav: no such file'
     """
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], text)
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)

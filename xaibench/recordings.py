@@ -5,7 +5,7 @@
 
 Who reads what: libsndfile reads WAV, FLAC, Ogg, MP3, AIFF and more. m4a, AAC, MP4, WebM and others are read by PyAV
 (`pip install 'xaibench[media]'`), or by an `ffmpeg` on the PATH. Both get one local file and the formats named in `_MEDIA`,
-so that a playlist dressed up as a sound opens nothing else.
+so that a playlist dressed up as a sound opens nothing else; PyAV is left no protocol to open anything by.
 
 Samples are `(N,)` float32 with full scale at 1; times are seconds of the file.
 """
@@ -321,7 +321,7 @@ def _by_pyav(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
         raise _NotHere from error
     file.seek(0)
     try:
-        with av.open(_Still(file), "r", options={"format_whitelist": _MEDIA}) as container:
+        with av.open(_Still(file), "r", options={"format_whitelist": _MEDIA, "protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
                 raise _Refused("it has no audio track")
             stream = container.streams.audio[0]
@@ -395,14 +395,15 @@ def _by_ffmpeg(path: Path, file: BinaryIO, excerpt: Excerpt) -> _Decoded:
     command = [
         program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe", "-format_whitelist", _MEDIA,
         "-i", f"file:{os.path.abspath(path)}", "-map", "0:a:0", "-to", f"{last:.6f}",
-        "-c:a", "pcm_f32be", "-f", "au", "pipe:1",
+        "-c:a", "pcm_f32be", "-fs", str(4 * audio.LARGEST + (1 << 16)), "-f", "au", "pipe:1",
     ]  # fmt: skip
-    with tempfile.TemporaryFile() as sound:
+    with tempfile.TemporaryFile() as sound, tempfile.TemporaryFile() as words:
         try:
-            done = subprocess.run(command, stdout=sound, stderr=subprocess.PIPE, check=False, timeout=60 + excerpt.longest)
+            subprocess.run(command, stdout=sound, stderr=words, check=False, timeout=60 + excerpt.longest)
         except subprocess.TimeoutExpired as error:
             raise _Refused("it took longer than the part of the recording lasts") from error
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        words.seek(max(0, words.seek(0, os.SEEK_END) - (1 << 16)))  # of a damaged file it can say megabytes
+        lines = words.read().decode(errors="replace").strip().splitlines()
         if sound.seek(0, os.SEEK_END) <= 32:
             raise _Refused(first_line(lines[-1]) if lines else "no sound came out")
         found = _by_libsndfile(path, sound, excerpt)

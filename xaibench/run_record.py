@@ -12,15 +12,20 @@ from xaibench.errors import RunError, first_line
 
 #: What a field of a spec is made of.
 PARTS = {"truth": ("name",), "grid": ("sample_rate", "n_fft", "hop", "window")}
+#: What is read of a run's folder, beside its maps.
+FILES, FOLDERS = ("run.json", checksums.NAME, ".lock"), ("rows", "preflight", "warnings", "errors")
 _AGAIN = "remove it and run again with the same --out to have it made again"
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """The whole of run.json. Raises RunError: no such folder, no run folder, damaged, edited, or of another form."""
+    """The whole of run.json. Raises RunError: no such folder, no run folder, damaged, edited, of another form, or with
+    links that lead out of it (`check_links`).
+    """
     path = Path(run) / "run.json"
     if not path.is_file():
         hint = "no such folder" if not Path(run).is_dir() else "it has no run.json"
         raise RunError(f"{run}: not a run folder ({hint}); expected the --out of `xaibench run`")
+    check_links(run)
     try:
         content = reading.content(path, RunError, what="file of JSON", hint=_AGAIN, most=reading.LARGEST_JSON)
         checksums.check(path, content, checksums.known(Path(run)))  # read after the file: a run may be writing both
@@ -28,6 +33,21 @@ def read_record(run: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path}: damaged ({first_line(error)}); {_AGAIN}") from error
     return checked(record, path)
+
+
+def check_links(run: Path, *, writing: bool = False) -> None:
+    """Refuse a run folder that is somebody's way to other files: with a link in it that leads out of it. Raises RunError.
+
+    writing: whether something is to be written to the folder, so that maps (of which there can be a million, and which are
+    checked one by one as they are read) must have no such folder either.
+    """
+    found = list(reading.links_out(run, FILES + FOLDERS))
+    found += list(reading.links_out(run, ("maps", "stale", "damaged"), levels=3 if writing else 0))
+    if found:
+        raise RunError(
+            f"{min(found)}: a link that leads out of the run folder, where nothing is read or written; put what it leads to "
+            "in its place, or make the whole run folder the link"
+        )
 
 
 def checked(record: object, path: Path) -> dict[str, Any]:
@@ -42,6 +62,9 @@ def checked(record: object, path: Path) -> dict[str, Any]:
         if not isinstance(value, kind):
             name = first_line(name)
             raise RunError(f"{path}: damaged ({name} is {type(value).__name__}, which no run writes there); {_AGAIN}")
+        unknown = value is None or (value != value and name.endswith(".eer"))
+        if kind is _NUMBER and not unknown and not abs(value) <= LARGEST:
+            raise RunError(f"{path}: damaged ({first_line(name)} is no number that a run counts to); {_AGAIN}")
     return record
 
 
@@ -66,6 +89,7 @@ def _parts(record: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         yield from _of(f"plugins.{name}.", facts, _PLUGIN)
 
 
+LARGEST = 1e15  # of a number in a record: a share, or how many pairs
 _TEXT = (str, NoneType)
 _NUMBER = (int, float, NoneType)
 _DATASET = {"name": _TEXT, "hash": _TEXT, "pairs": _NUMBER}

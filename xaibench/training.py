@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler, swa_utils
 
 from xaibench import audio, augment
-from xaibench.errors import RunError, XaibenchError, first_line
+from xaibench.errors import CheckpointError, RunError, XaibenchError, first_line
 from xaibench.excerpts import Excerpts, held_out
 from xaibench.files import whole, write_text
 from xaibench.layers import deeplift_form
@@ -33,6 +32,8 @@ from xaibench.lock import held
 from xaibench.metrics.detection import equal_error_point, equal_error_rate
 from xaibench.protocols import Corpus, Countermeasure, CountermeasureRecipe, TorchModule
 from xaibench.scoring import bonafide_index, score_recordings
+from xaibench.states import load_state
+from xaibench.tables import csv_text
 from xaibench.weights import halved, load_weights, save_weights
 
 
@@ -228,7 +229,7 @@ def _train(recipe, corpora, out, spec, options, excerpts, device, report) -> Pat
         best = _best(history, spec.average_best)
         if epoch in best:
             save_weights(out / f"epoch-{epoch}.safetensors", average.module)
-        write_text(out / "history.csv", pd.DataFrame(history).to_csv(index=False, lineterminator="\n"))
+        write_text(out / "history.csv", csv_text(pd.DataFrame(history)))
         _save(out / "last.pt", {"identity": identity, "history": history}, parts)
         _keep_epochs(out, best)
         report(line)
@@ -436,13 +437,13 @@ def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
     if not path.exists():
         return []
     try:
-        with zipfile.ZipFile(path) as archive:  # torch writes the checksums of its tensors, and does not look at them
-            if rotten := archive.testzip():
-                raise ValueError(f"{rotten} is not as it was written")
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = load_state(path)
         known, history = state["identity"], state["history"]
-    except Exception as error:  # of a damaged file the reader, and what it reads, may raise anything
-        raise RunError(f"{path}: damaged ({first_line(error)}); remove it to train from the start") from error
+        if not isinstance(known, dict) or not isinstance(history, list) or not all(map(_is_line, history)):
+            raise TypeError("its identity or its history is none")
+    except (CheckpointError, KeyError, TypeError) as error:
+        why = first_line(error).removeprefix(f"{path}: ")
+        raise RunError(f"{path}: damaged ({why}); remove it to train from the start") from error
     if known != identity:
         differ = sorted(k for k in identity if known.get(k) != identity[k])
         raise RunError(f"{path}: holds a training with another {', '.join(differ)}; choose another --out, or remove it")
@@ -452,6 +453,14 @@ def _resume(path: Path, identity: dict, parts: dict) -> list[dict]:
     except Exception as error:
         raise RunError(f"{path}: damaged ({first_line(error)}); remove it to train from the start") from error
     return history
+
+
+def _is_line(line: object) -> bool:
+    """Whether it is what is noted of an epoch."""
+    number = (int, float)
+    kinds: dict[str, Any] = {"epoch": int, "loss": number, "dev_eer": (*number, type(None))}
+    kinds |= {"rate": number, "seconds": number}
+    return isinstance(line, dict) and line.keys() == kinds.keys() and all(isinstance(line[n], k) for n, k in kinds.items())
 
 
 def _portable(recipe: CountermeasureRecipe, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -477,7 +486,7 @@ def _publish(recipe, model, corpora, out, identity, best, spec, device) -> Path:
         table = evaluate(model, corpora, split, device=device)
         tables.append(table.assign(split=split))
     table = pd.concat(tables)
-    write_text(out / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(out / "scores.csv", csv_text(table))
     hidden = held_out(corpora)
     trained = [u for c in corpora for u in c.utterances if u.split == "train" and u.vocoder not in hidden]
     card = {

@@ -489,8 +489,8 @@ def test_label_files_made_to_hang_run_or_fill_the_memory(tmp_path, body, said):
 def test_the_work_and_the_labels_of_a_label_file_are_bounded(tmp_path, monkeypatch):
     good = label_file(tmp_path / "x.npy", pickle.dumps(np.array({"a": np.array(list("0110"))}, dtype=object), protocol=4))
     assert label_cells(read_label_file(good)["a"], path=good, utterance="a") == list("0110")
-    for bound, said in (("labels", "labels"), ("opcodes", "opcodes")):
-        monkeypatch.setattr(f"xaibench.datasets.seglab._Budget.{bound}", 3)
+    for bound, said in (("MOST_LABELS", "labels"), ("MOST_OPCODES", "opcodes")):
+        monkeypatch.setattr(f"xaibench.datasets.seglab.{bound}", 3)
         with pytest.raises(ManifestError, match=f"more than .* {said}"):
             read_label_file(good)
         monkeypatch.undo()

@@ -26,6 +26,7 @@ from xaibench.errors import RunError
 from xaibench.leaderboard.table import kind
 from xaibench.leaderboard.writing import escape, table_line
 from xaibench.site import shell
+from xaibench.tables import csv_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,7 @@ def analyse(
 
 
 def _csv(rows: pd.DataFrame, path: Path) -> Path:
-    return shell.write(path, rows.to_csv(index=False, lineterminator="\n"))
+    return shell.write(path, csv_text(rows))
 
 
 def _bonafide(run: ActivationRun, every: Sequence[Mapped], device: str, notes: list[str], report: Report) -> list[Mapped]:

@@ -14,7 +14,6 @@ recording lies beside the page.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -25,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xaibench import __version__, audio
+from xaibench import __version__, audio, reading
 from xaibench.analysis.pictures import method_picture, recording_picture
 from xaibench.analysis.places import covered
 from xaibench.errors import RunError
 from xaibench.files import in_order, write_bytes, write_text
 from xaibench.listen import PEAK, level_matched
 from xaibench.site.shell import data_uri, render, slug
+from xaibench.tables import csv_writer
 
 if TYPE_CHECKING:
     from xaibench.analysis.explanation import Explanation, MethodMap
@@ -86,11 +86,11 @@ def make_folder(out: Path) -> Path:
 def _clear(out: Path) -> None:
     """Take away the files of the explanation that is there; whatever else lies in the folder stays."""
     try:
-        listed = json.loads((out / FACTS).read_text(encoding="utf-8"))["files"]
+        listed = reading.json_object(out / FACTS, RunError, hint="choose another --out")["files"]
         old = [out / name for name in listed if Path(name).name == name]  # nothing outside this folder
         for path in old:
             path.unlink(missing_ok=True)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (RunError, OSError, ValueError, KeyError, TypeError):
         return  # no explanation, or none that lists its files
 
 
@@ -150,14 +150,14 @@ def caveats(found: Explanation) -> Iterator[str]:
 def regions_csv(found: Explanation) -> str:
     """One row a place, most evidence first: s from the start of what was read, Hz, share of the evidence, cells, dB."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    write = csv_writer(text)
     fields = ("start", "end", "low", "high", "share", "cells", "filled", "level")
-    writer.writerow(("recording", "countermeasure", "attributor", "rank", *fields))
+    write(("recording", "countermeasure", "attributor", "rank", *fields))
     for name, one in found.maps.items():
         for rank, place in enumerate(one.places.found[: found.most], start=1):
             facts = place.facts()
             numbers = [facts[f] if f == "cells" else f"{facts[f]:.6g}" for f in fields]
-            writer.writerow((found.recording.name, found.countermeasure, name, rank, *numbers))
+            write((found.recording.name, found.countermeasure, name, rank, *numbers))
     return text.getvalue()
 
 

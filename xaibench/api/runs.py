@@ -121,15 +121,13 @@ class Run:
         return build([self.folder], Path(out))
 
     def __repr__(self) -> str:
-        from rich.console import Console
-
         from xaibench.leaderboard import render
+        from xaibench.screen import Screen
 
         width = shutil.get_terminal_size((render.WIDTH, 24)).columns
         columns = min(width, render.WIDTH)
         text = io.StringIO()
-        console = Console(file=text, width=columns, color_system=None, force_jupyter=False, legacy_windows=False)
-        console.print(render.terminal(self.board, narrow=width < render.WIDTH))
+        Screen(file=text, width=columns, plain=True).print(render.terminal(self.board, narrow=width < render.WIDTH))
         return f"Run {self.folder}\n\n" + "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def _repr_markdown_(self) -> str:

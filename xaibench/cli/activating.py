@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import console, note
+from xaibench.cli.output import console, note, say
 from xaibench.cli.words import split_names
 from xaibench.errors import XaibenchError
 
@@ -40,8 +40,8 @@ def activations(
 
     `xaibench activations results/partial --out results/partial/activations`
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from xaibench.analysis.activation_page import Wanted, analyse
     from xaibench.analysis.activations import Rules
@@ -61,7 +61,7 @@ def activations(
     wanted = Wanted(tuple(utt or ()), names, figures, explain_bonafide, where)
     screen = console()
     with screen.status("reading") as status:
-        made = analyse(run_folder, out, rules=rules, wanted=wanted, report=status.update)
+        made = analyse(run_folder, out, rules=rules, wanted=wanted, report=lambda text: status.update(Text(text)))
     middle = sorted(rules.thresholds)[len(rules.thresholds) // 2]
     heads = ("half", "countermeasure", "attributor", "kind", "delta", "above", "segments", "precision", "recall", "F1")
     caption = f"means over utterances, threshold {middle:g}; see {out}/activations.html"
@@ -71,12 +71,12 @@ def activations(
     for line in shown.to_dict("records"):
         cells = [number(line[k], 2) for k in ("delta", "share_above", "segments", "precision", "recall", "f1")]
         who = (line["half"], line["countermeasure"], line["attributor"], kind(line["attributor"]))
-        table.add_row(*(escape(w) for w in who), *cells)
+        table.add_row(*who, *cells)
     screen.print(table)
     for sentence in made.notes:
         note(sentence)
     for path in made.files:
-        print(path)
+        say(path)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import note, progress_bar
+from xaibench.cli.output import note, progress_bar, say
 from xaibench.cli.words import batch_size_of, cm_options, roots_of, split_names
 from xaibench.errors import XaibenchError
 
@@ -68,7 +68,7 @@ def audit(
             batch_size=size, report=show_step,
         )  # fmt: skip
     for section in found.sections:
-        print(f"{section.title}\n  {section.answer[0]}")
+        say(f"{section.title}\n  {section.answer[0]}")
     for problem in found.problems:
-        print(f"  note: {problem}")
-    print(found.paths[0])
+        say(f"  note: {problem}")
+    say(found.paths[0])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import console
+from xaibench.cli.output import console, say
 from xaibench.errors import PluginError
 
 MARKS = {"ok": "[green]ok[/green]", "failed": "[bold red]failed[/bold red]", "expected": "[yellow]expected[/yellow]",
@@ -45,7 +45,7 @@ def check(
     if json_:
         import json
 
-        print(json.dumps({"kind": found_kind, "name": name, "cm": cm, "failed": failed, "rules": rows}, indent=2))
+        say(json.dumps({"kind": found_kind, "name": name, "cm": cm, "failed": failed, "rules": rows}, indent=2))
     else:
         _print(found_kind, name, rows)
     if failed:
@@ -106,7 +106,7 @@ def _print(kind: str, name: str, rows: list[dict[str, Any]]) -> None:
         elif row["outcome"] == "expected":
             text = f"{escape(row['reason'])} [dim]({text})[/dim]"
         table.add_row(row["rule"], MARKS[row["outcome"]], text)
-    screen = console()
+    screen = console(markup=True)
     screen.print(table)
     outcomes = [row["outcome"] for row in rows]
     failed = outcomes.count("failed") + outcomes.count("unexpected")

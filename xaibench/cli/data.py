@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from xaibench.cli.app import data_app
-from xaibench.cli.output import progress_bar
+from xaibench.cli.output import progress_bar, say
 from xaibench.cli.words import roots_of, split_names
 
 
@@ -40,27 +40,27 @@ def data_index(
             report=lambda done, file: show_step(step_of("index", done, limit or total or done, file)),
         )  # fmt: skip
     splits = ", ".join(f"{split} {n:,}" for split, n in found.splits.items())
-    print(f"{found.name}: {found.files:,} files ({splits}); {found.read:,} read now, {found.kept:,} as they were")
-    print("  " + ", ".join(f"{attack} {n:,}" for attack, n in found.attacks.items()))
+    say(f"{found.name}: {found.files:,} files ({splits}); {found.read:,} read now, {found.kept:,} as they were")
+    say("  " + ", ".join(f"{attack} {n:,}" for attack, n in found.attacks.items()))
     if found.late:
         most = f"{abs(found.latest)} samples {'late' if found.latest > 0 else 'early'}"
-        print(f"  not in step with their bona fide twins: {found.late:,}, the worst {most}; corrected when read")
+        say(f"  not in step with their bona fide twins: {found.late:,}, the worst {most}; corrected when read")
     for count, what, named in (
         (found.problems, f"left out (all of them in {found.name}.problems.txt)", found.named_problems),
         (found.extra, "audio files beside the indexed ones that nothing names", found.named_extra),
         (found.unlike, "hardly resemble their bona fide twin, or cannot be compared with it", found.named_unlike),
     ):
         if count:
-            print(f"  {what}: {count:,}")
+            say(f"  {what}: {count:,}")
             for text in (*named, "...") if count > len(named) else named:
-                print(f"    {text}")
+                say(f"    {text}")
     for note in found.notes:
-        print(f"  note: {note}")
+        say(f"  note: {note}")
     if layout.checked == "documentation":
-        print("  the layout follows its authors' documentation; xaibench was never checked against the archive itself")
+        say("  the layout follows its authors' documentation; xaibench was never checked against the archive itself")
     elif layout.checked:
-        print(f"  the layout was checked against: {layout.checked}")
-    print(found.manifest)
+        say(f"  the layout was checked against: {layout.checked}")
+    say(found.manifest)
 
 
 def step_of(phase: str, done: int, total: int, message: str) -> Any:
@@ -81,12 +81,12 @@ def data_layouts() -> None:
         use = "pairs: run, train, evaluate" if layout.paired else "no pairs: evaluate"
         if layout.name == "partialspoof":
             use = "segments: run --truth segments, evaluate"
-        print(f"{layout.name}  {layout.title}")
-        print(f"  xaibench data index {' '.join([layout.name, '--root DIR', *further])}")
+        say(f"{layout.name}  {layout.title}")
+        say(f"  xaibench data index {' '.join([layout.name, '--root DIR', *further])}")
         against = f"; checked against: {layout.checked}" if layout.checked else ""
-        print(f"  {use}; files: {counts or 'no published counts'}{against}")
+        say(f"  {use}; files: {counts or 'no published counts'}{against}")
         if layout.source:
-            print(f"  {layout.source}")
+            say(f"  {layout.source}")
 
 
 @data_app.command("make-pairs")
@@ -107,9 +107,9 @@ def data_make_pairs(
             split_names(vocoders), recordings, out, limit=limit,
             report=lambda done, name: show_step(step_of("vocode", done, limit or done, name)),
         )  # fmt: skip
-    print(f"{out}: {found.made} recordings vocoded, {found.kept} were there; manifest {found.index.manifest}")
+    say(f"{out}: {found.made} recordings vocoded, {found.kept} were there; manifest {found.index.manifest}")
     if found.left_out:
-        print(f"  {found.left_out} left out: " + "; ".join(found.named))
+        say(f"  {found.left_out} left out: " + "; ".join(found.named))
 
 
 @data_app.command("verify")
@@ -131,7 +131,7 @@ def data_verify(
                 yield u
 
         count = verify(shown())
-    print(f"{opened.facts.name}: {count:,} files agree with the manifest")
+    say(f"{opened.facts.name}: {count:,} files agree with the manifest")
 
 
 @data_app.command("info")
@@ -155,13 +155,13 @@ def data_info(
         files[u.split, u.vocoder] += 1
         sources.setdefault(u.split, set()).add(u.source)
         speakers.setdefault(u.split, set()).add(u.speaker)
-    print(f"{corpus.name}: {corpus.sample_rate} Hz, valid band {corpus.valid_band[0]:g} to {corpus.valid_band[1]:g} Hz")
+    say(f"{corpus.name}: {corpus.sample_rate} Hz, valid band {corpus.valid_band[0]:g} to {corpus.valid_band[1]:g} Hz")
     if name in registry.plugins("datasets"):
-        print(f"  {registry.load('datasets', name).summary}")
+        say(f"  {registry.load('datasets', name).summary}")
     for split in (s for s in SPLITS if s in speakers):
         spoofed = {v: n for (s, v), n in sorted(files.items()) if s == split and v != "bonafide"}
         facts = [f"{len(sources[split]):,} utterances", f"{len(speakers[split]):,} speakers", *spoofed]
         real, fake = files[split, "bonafide"], sum(spoofed.values())
-        print(f"  {split}: {', '.join(facts)}; {real:,} bona fide and {fake:,} spoofed files")
-    print(f"  held out of all training: {', '.join(corpus.held_out) or 'none'}")
-    print(f"  licence: {corpus.licence}\n  citation: {corpus.citation}")
+        say(f"  {split}: {', '.join(facts)}; {real:,} bona fide and {fake:,} spoofed files")
+    say(f"  held out of all training: {', '.join(corpus.held_out) or 'none'}")
+    say(f"  licence: {corpus.licence}\n  citation: {corpus.citation}")

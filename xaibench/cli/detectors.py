@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import console, note, progress_bar
+from xaibench.cli.output import console, note, progress_bar, say
 from xaibench.cli.words import cm_options, roots_of, roots_of_each, split_names, weight_of
 from xaibench.errors import XaibenchError
 
@@ -56,6 +55,7 @@ def train(
     from xaibench.harness.known import known_datasets, known_names
     from xaibench.training import TrainSpec
     from xaibench.training import train as train_countermeasure
+    from xaibench.weights import read_card
 
     if precision not in (None, "bfloat16", "float32"):
         raise XaibenchError(f"--precision {precision!r}: expected bfloat16 or float32")
@@ -88,7 +88,7 @@ def train(
 
         def line(epoch: dict[str, Any], spec: TrainSpec = spec, folder: Path = folder) -> None:
             judged = "" if epoch["dev_eer"] is None else f"  dev EER {epoch['dev_eer']:.1%}"
-            print(
+            say(
                 f"seed {spec.seed}  epoch {epoch['epoch'] + 1:3d}/{spec.epochs}  loss {epoch['loss']:.4f}{judged}  "
                 f"{epoch['seconds']:.0f} s",
                 flush=True,
@@ -98,11 +98,11 @@ def train(
         file = train_countermeasure(
             recipe, corpora, folder, spec, options=options, excerpts=excerpts, device=str(choose_device(device)), report=line
         )  # fmt: skip
-        card = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        card = read_card(file)
         for split_name, sets in card["eer"].items():
             for name, rates in sets.items():
-                print(f"{split_name} {name}: " + ", ".join(f"{v} {r:.1%}" for v, r in rates.items()))
-        print(file)
+                say(f"{split_name} {name}: " + ", ".join(f"{v} {r:.1%}" for v, r in rates.items()))
+        say(file)
 
 
 def _seeds(text: str) -> list[int]:
@@ -212,7 +212,7 @@ def _print_evaluation(found: Any, folder: Path) -> None:
         note(f"no pooled t-DCF: {why}")
     if found.facts["skipped"]:
         note(f"{found.facts['skipped']} files could not be scored; the first: {', '.join(found.facts['skipped_first'])}")
-    print(folder)
+    say(folder)
 
 
 @app.command()
@@ -236,4 +236,4 @@ def convert(
         raise XaibenchError(
             f"no published checkpoint of {cm!r} is known to xaibench; convert reads those of {', '.join(able)}"
         )
-    print(recipe.convert(file, out or Path("results") / "imported" / f"{cm}.safetensors"))
+    say(recipe.convert(file, out or Path("results") / "imported" / f"{cm}.safetensors"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xaibench.cli.app import app
+from xaibench.cli.output import say
 
 if TYPE_CHECKING:
     from xaibench.harness.doctor import Finding
@@ -42,7 +43,7 @@ def doctor(
         from dataclasses import asdict
 
         facts = [{k: v for k, v in asdict(f).items() if k != "action"} for f in found]
-        print(json.dumps({"run": str(run), "healthy": not ill, "findings": facts}, indent=2))
+        say(json.dumps({"run": str(run), "healthy": not ill, "findings": facts}, indent=2))
     else:
         _print(run, found, repair)
     if ill:
@@ -51,15 +52,15 @@ def doctor(
 
 def _print(run: Path, found: list[Finding], repair: bool) -> None:
     for finding in found:
-        print(finding)
+        say(finding)
     ill = [f for f in found if f.ill]
     again = any("xaibench run" in f.consequence for f in found if f.repaired or f.cure == "run")
     if not ill:
-        print(f"{run}: healthy" + ("; `xaibench run` with the same options makes what is missing" if again else ""))
+        say(f"{run}: healthy" + ("; `xaibench run` with the same options makes what is missing" if again else ""))
         return
     curable = sum(f.cure == "repair" for f in ill)
     rest = len(ill) - curable
     words = [f"{curable} to repair: `xaibench doctor {run} --repair`"] * (curable > 0 and not repair)
     words += [f"{curable} could not be repaired"] * (curable > 0 and repair)
     words += [f"{rest} for you"] * (rest > 0)
-    print(f"{run}: not healthy; {', '.join(words)}")
+    say(f"{run}: not healthy; {', '.join(words)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import note
+from xaibench.cli.output import note, say
 from xaibench.cli.words import roots_of, split_names
 from xaibench.errors import XaibenchError
 
@@ -49,7 +49,7 @@ def show(
     from xaibench.harness.warned import said_over
 
     for path in show_run(run_folder, utt, out):
-        print(path)
+        say(path)
     for line in said_over(run_folder, utt):
         note(line)
 
@@ -240,5 +240,5 @@ def _of_methods(rows: pd.DataFrame, xai: str) -> pd.DataFrame:
 def _say(pictures: Sequence[Picture]) -> None:
     for picture in pictures:
         for path in picture.paths:
-            print(path)
-        print(f"  {picture.caption}")
+            say(path)
+        say(f"  {picture.caption}")

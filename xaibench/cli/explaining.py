@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import console, note, progress_bar
+from xaibench.cli.output import console, note, progress_bar, say
 from xaibench.cli.words import checkpoints_of, cm_options
 from xaibench.errors import XaibenchError
 
@@ -89,7 +89,7 @@ def explain(
         finally:
             _drop_empty(folder)
         _tell(found)
-        print(page)
+        say(page)
         training = found.training()
     if training:
         note(training)

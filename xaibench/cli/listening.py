@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import console, note, progress_bar
+from xaibench.cli.output import console, note, progress_bar, say
 from xaibench.cli.words import cm_options, roots_of, split_names
 from xaibench.errors import XaibenchError
 
@@ -68,7 +68,7 @@ def listen(
         soft = [s.file for s in section.sounds if s.limited]
         if soft:
             note(f"{len(soft)} files are softer than the utterance, as their peak allows no more; the first: {soft[0]}")
-    print(out / "index.html")
+    say(out / "index.html")
 
 
 @app.command("mean-audio")
@@ -130,12 +130,12 @@ def mean_audio_(
         sample_rate=corpus.sample_rate,
     )  # fmt: skip
     write_page(found, cells, folder, about={"countermeasure": name, "data": corpus.name, "split": split})
-    print(f"boundary at score {found.threshold:.3f} (equal error rate {found.eer:.1%}); {len(cells)} sums")
+    say(f"boundary at score {found.threshold:.3f} (equal error rate {found.eer:.1%}); {len(cells)} sums")
     for attack in ("bonafide", *found.attacks):
         wrong, right = found.wrong(attack), len(found.group(attack))
         if wrong:
             note(f"{attack}: {len(wrong)} of {right + len(wrong)} are on the wrong side and not summed")
-    print(folder / "index.html")
+    say(folder / "index.html")
 
 
 def _ranks(text: str | None) -> tuple[int, ...] | None:

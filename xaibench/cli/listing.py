@@ -27,7 +27,7 @@ def list_(
     if group is not None and group not in GROUPS:
         raise XaibenchError(registry.unknown("group", group, list(GROUPS)))
     problems = dict(registry.problems())
-    screen = console()
+    screen = console(markup=True)
     for name in GROUPS if group is None else (group,):
         table = Table("name", "package", "version", "note", title=name, title_justify="left", box=None, pad_edge=False)
         if name == "metrics":

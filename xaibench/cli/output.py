@@ -20,14 +20,19 @@ if TYPE_CHECKING:
 WIDTH = 112  # columns of a table in a file or a pipe: that of `leaderboard.render`, which `list` need not import
 
 
-def console() -> Any:
-    """Where tables go: in a file or a pipe they keep their full width."""
-    from rich.console import Console
+def console(*, markup: bool = False) -> Any:
+    """Where tables go: in a file or a pipe they keep their full width. Strings are text, unless a caller has markup."""
+    from xaibench.screen import Screen
 
-    console = Console()
+    console = Screen(markup=markup)
     if not console.is_terminal:
         console.width = WIDTH
     return console
+
+
+def say(text: object = "", *, end: str = "\n", flush: bool = False) -> None:
+    """Print a line to the standard output, with nothing in it that a terminal obeys: names are anybody's."""
+    print(printable(str(text)), end=end, flush=flush)
 
 
 def note(message: str) -> None:
@@ -69,7 +74,7 @@ class progress_bar:
 
         self.console = Console(file=sys.stderr, stderr=True)  # the stream of now: a method's prints are caught meanwhile
         self.bar = Progress(
-            TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description:<44}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"), console=self.console, transient=True,
             disable=not self.console.is_terminal, get_time=self.clock,
         )  # fmt: skip
@@ -92,7 +97,7 @@ class progress_bar:
             self.last = now
             share = f"{100 * progress.done / progress.total:.0f} %" if progress.total else ""
             parts = [f"{progress.done:,} of {progress.total:,}", share, left]
-            print(f"{text}: {', '.join(filter(None, parts))}", file=self.console.file, flush=True)
+            print(printable(f"{text}: {', '.join(filter(None, parts))}"), file=self.console.file, flush=True)
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
@@ -117,9 +122,9 @@ def print_summary(summary: Summary) -> None:
     """What a run did, and its problems."""
     counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.statuses.items()))
     done = f"{summary.computed} rows computed ({counts})" if summary.computed else "nothing to do"
-    print(f"{summary.folder}: {done}, {summary.kept} kept, {summary.seconds:.0f} s")
+    say(f"{summary.folder}: {done}, {summary.kept} kept, {summary.seconds:.0f} s")
     for problem in summary.problems:
-        print(f"  note: {problem}")
+        say(f"  note: {problem}")
 
 
 def said_beside(runs: list[Path]) -> list[str]:
@@ -154,5 +159,5 @@ def print_board(runs: list[Path], metrics: list[str] | None, *, cluster: str = "
         screen = console()
         screen.print(render.terminal(board, narrow=screen.width < WIDTH))
         for line in said_beside(runs):
-            screen.print(f"- {line}", markup=False, highlight=False)
+            screen.print(f"- {line}")
     return board

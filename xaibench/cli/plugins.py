@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xaibench.cli.app import app
+from xaibench.cli.output import say
 
 plugin_app = typer.Typer(no_args_is_help=True, help="Plugins of your own: a package to start from.")
 app.add_typer(plugin_app, name="plugin")
@@ -35,7 +36,7 @@ def plugin_new(
     who = author or git_author() or NOBODY
     files = render(names, author=who)
     write(files, folder)
-    print(f"{folder}: the {kind} {name!r}, {len(files)} files by {who}. It works as it is:\n")
+    say(f"{folder}: the {kind} {name!r}, {len(files)} files by {who}. It works as it is:\n")
     for line in (f"cd {shlex.quote(str(folder))}", "pip install -e '.[test]'", "pytest", f"xaibench check {name}"):
-        print(f"  {line}")
-    print(f"\nThen open {names.module}/{kind}.py and put yours in the place of the example; README.md has the rest.")
+        say(f"  {line}")
+    say(f"\nThen open {names.module}/{kind}.py and put yours in the place of the example; README.md has the rest.")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import console, note, notes_of_warnings, print_board, print_summary, progress_bar
+from xaibench.cli.output import console, note, notes_of_warnings, print_board, print_summary, progress_bar, say
 from xaibench.cli.words import CM_SET, batch_size_of, checkpoints_of, engine_of, options_of, roots_of, split_names
 
 
@@ -158,13 +158,13 @@ def leaderboard(
         from xaibench.leaderboard import render
 
         for path in render.write(board, out, files):
-            print(path)
+            say(path)
     if "site" in chosen:
         from xaibench.site.build import build
 
         with notes_of_warnings():
             page = build(runs, out, cluster=cluster, explorer=explorer, utterances=utterances)
-        print(page)
+        say(page)
 
 
 @app.command()
@@ -192,7 +192,7 @@ def compare(
     console().print(comparing.terminal(report))
     if out is not None:
         for path in comparing.write(report, out):
-            print(path)
+            say(path)
 
 
 @app.command("rcq")
@@ -209,7 +209,9 @@ def rcq_(
     """
     from rich.table import Table
 
+    from xaibench.files import write_text
     from xaibench.leaderboard.rcq import rcq_of_run
+    from xaibench.tables import csv_text
 
     found = rcq_of_run(run_folder, vad=vad)
     table = Table(*found.columns, box=None, pad_edge=False)
@@ -217,5 +219,4 @@ def rcq_(
         table.add_row(*("-" if v != v else f"{v:+.1f}" if isinstance(v, float) else str(v) for v in row))
     console().print(table)
     if out is not None:
-        found.to_csv(out, index=False)
-        print(out)
+        say(write_text(out, csv_text(found)))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xaibench.cli.app import app
-from xaibench.cli.output import note, progress_bar
+from xaibench.cli.output import note, progress_bar, say
 from xaibench.cli.words import checkpoints_of, cm_options, roots_of
 
 
@@ -31,7 +31,7 @@ def submit(
     for sentence in notes:
         note(sentence)
     place = write_bytes(out or Path(f"{run.resolve().name}.zip"), content)
-    print(f"{place}: {len(content):,} bytes")
+    say(f"{place}: {len(content):,} bytes")
 
 
 @app.command()
@@ -69,8 +69,8 @@ def verify(
     )
     with progress_bar() as show_step:
         verdict = verify_pack(pack, cells=cells, seed=seed, own=own, report=show_step)
-    print(reports.as_text(verdict), end="")
+    say(reports.as_text(verdict), end="")
     if out is not None:
-        print(reports.write(verdict, out))
+        say(reports.write(verdict, out))
     if verdict.code:
         raise typer.Exit(verdict.code)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xaibench import reading
 from xaibench.errors import RunError, XaibenchError
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def options_of(
         if not mark or not dot:
             raise XaibenchError(f"{flag} {assignment!r}: expected {form}")
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):  # text; a number of 5,000 digits, brackets without end
+            value = reading.parsed(os.fsencode(text))
+        except ValueError:  # text; a number of 5,000 digits, brackets without end
             value = text
         options.setdefault(method, {})[option] = value
     return options

@@ -15,12 +15,10 @@ common with its twin once its lag is removed (`align.overlap`). `lag` is in samp
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 import sqlite3
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,9 +31,11 @@ from xaibench import audio, reading
 from xaibench.datasets import align
 from xaibench.datasets.layout import AUDIO_ENDINGS, MAIN, Entry, Layout, Problem
 from xaibench.datasets.store import Facts, Store
-from xaibench.errors import AudioError, ManifestError
-from xaibench.manifest import COLUMNS, FURTHER_COLUMNS, SPLITS, check_names, format_segments, sha256_of
+from xaibench.errors import AudioError, ManifestError, RunError
+from xaibench.files import write_text
+from xaibench.manifest import COLUMNS, FURTHER_COLUMNS, LARGEST_MANIFEST, SPLITS, check_names, format_segments, sha256_of
 from xaibench.reading import shown
+from xaibench.tables import csv_writer
 
 NAMED = 5  # problems and further files that a report names
 LABEL_SLACK = 0.02  # s: a last label may end this much after its recording (annotation is rounded)
@@ -136,8 +136,10 @@ def _check_limit(layout: Layout, out: Path, limit: int | None) -> None:
         raise ManifestError(f"a limit of {limit} files, expected at least 1")
     known = out / f"{layout.name}.toml"
     try:
-        files = tomllib.loads(known.read_text(encoding="utf-8")).get("files", 0) if known.is_file() else 0
-    except (ValueError, RecursionError):
+        there = os.path.isfile(known)
+        table = reading.toml_table(known, ManifestError, what="manifest", most=LARGEST_MANIFEST) if there else {}
+        files = table.get("files", 0)
+    except ManifestError:
         files = 0  # what is damaged is replaced
     if isinstance(files, int) and files > limit:
         raise ManifestError(
@@ -161,11 +163,12 @@ def _index(
             layout, roots, store, stop=on_error == "stop", verify=verify, problems=out / f"{layout.name}.problems.txt"
         )
         part = out / f"{layout.name}.csv.part"
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow((*COLUMNS, *FURTHER_COLUMNS))
+        part.unlink(missing_ok=True)
+        with part.open("x", encoding="utf-8", newline="") as file:  # a new file: a link that lies there is not followed
+            write = csv_writer(file)
+            write((*COLUMNS, *FURTHER_COLUMNS))
             for row in run.rows(limit):
-                writer.writerow(row)
+                write(row)
                 if report is not None:
                     report(run.tally.read + run.tally.kept, str(row[4]))
         notes = _count_notes(layout, run.tally, strict=on_error == "stop") if limit is None else _limit_notes(limit)
@@ -508,6 +511,7 @@ def _toml(value: object) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
+    try:
+        write_text(path, text)
+    except RunError as error:
+        raise ManifestError(str(error)) from error

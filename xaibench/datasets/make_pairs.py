@@ -12,7 +12,6 @@ with a version missing would make vocoders incomparable.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,9 @@ from xaibench.datasets import chain, folder
 from xaibench.datasets.index import Report, index
 from xaibench.datasets.layout import MAIN
 from xaibench.errors import AudioError, ManifestError, PluginError
+from xaibench.files import whole
 from xaibench.protocols import Vocoder
+from xaibench.reading import Root
 
 ENDINGS = (".wav", ".flac", ".mp3", ".ogg")
 NAMED = 5  # recordings left out that the answer names
@@ -70,11 +71,12 @@ def make_pairs(
         raise ManifestError(f"{recordings}: no such folder of recordings")
     if out.resolve().is_relative_to(recordings.resolve()):
         raise ManifestError(f"{out}: lies inside {recordings}, and would be vocoded itself; choose another place")
+    root = Root(out)
     made = kept = left_out = 0
     named: list[str] = []
     for path in _recordings(recordings, limit):
         name = "-".join(path.relative_to(recordings).with_suffix("").parts)
-        targets = {version: out / version / f"{name}.flac" for version in (*loaded, folder.REAL)}
+        targets = {version: _place(root, version, name) for version in (*loaded, folder.REAL)}
         if all(target.exists() for target in targets.values()):
             kept += 1
         else:
@@ -131,9 +133,15 @@ def _recordings(top: Path, limit: int | None) -> Iterator[Path]:
         yield path
 
 
+def _place(root: Root, version: str, name: str) -> Path:
+    """Where a version is written. Raises ManifestError where a link leads it out of the folder."""
+    try:
+        return root(f"{version}/{name}.flac")
+    except ValueError as error:
+        raise ManifestError(f"{error}; is there a link in it? Choose another --out") from error
+
+
 def _write(target: Path, samples: np.ndarray) -> None:
     """Whole or not at all: a file cut short by a stop would count as done."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    soundfile.write(part, samples, chain.SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(part, target)
+    with whole(target) as scratch:
+        soundfile.write(scratch, samples, chain.SAMPLE_RATE, format="FLAC", subtype="PCM_16")

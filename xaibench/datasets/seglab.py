@@ -1,25 +1,24 @@
 """The label files of PartialSpoof, `SPLIT_seglab_RESOLUTION.npy`, read without running anything in them.
 
 A NumPy file that holds a pickled dictionary: utterance -> array of strings, "1" (bona fide) or "0" (spoof), one a stretch of
-RESOLUTION seconds. A pickle can run any code, so `numpy.load(allow_pickle=True)` is not used. It is read by a machine of
-its own: opcodes that make plain data, stand-ins for the few names that a NumPy array is rebuilt by, and an error for
-every other name. NumPy sees the header of the file and the bytes of arrays without references, never the pickle.
+RESOLUTION seconds. A pickle can run any code, so `numpy.load(allow_pickle=True)` is not used. It is read by
+`xaibench.unpickle`: opcodes that make plain data, stand-ins for the few names that a NumPy array is rebuilt by, and an error
+for every other name. NumPy sees the header of the file and the bytes of arrays without references, never the pickle.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
 import re
-import struct
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from xaibench import reading
-from xaibench.errors import ManifestError, first_line, told
+from xaibench.errors import ManifestError, told
 from xaibench.reading import shown
+from xaibench.unpickle import MALFORMED, Foreign, Machine
 
 #: Bytes. The largest real one (eval, 0.01 s: 71,237 utterances of 3 s in 4-byte characters) is near 100 MB.
 LARGEST = 1 << 28
@@ -46,8 +45,13 @@ def read_label_file(path: Path) -> dict[str, Any]:
         found = shown(header.strip())
         raise ManifestError(f"{path}: its header is {found}, expected one pickled dictionary ('|O', shape ())")
     try:
-        made = _Machine(stream, path).load()
-    except _MALFORMED as error:
+        made = Machine(stream, _names(), most=MOST_OPCODES).load()
+    except Foreign as error:
+        raise ManifestError(
+            f"{path}: its pickle refers to {error.name}, which a label file has no use for; nothing was run. Get the file "
+            f"again from Zenodo 5766198"
+        ) from error
+    except MALFORMED as error:
         raise ManifestError(f"{path}: not a pickle of labels ({told(error)})") from error
     labels = made.items if isinstance(made, _Array) else made
     if isinstance(labels, list) and len(labels) == 1:  # an array of shape ()
@@ -83,12 +87,6 @@ _LABELS: dict[object, str] = {"0": "0", "1": "1", 0: "0", 1: "1"}
 _HEADER = re.compile(r"\{'descr': '\|?O[48]?', 'fortran_order': (False|True), 'shape': \(\), \}\s*")
 LONGEST_HEADER = 10_000  # characters, NumPy's own bound
 
-#: What malformed input can make the machine raise. Nothing else of the pickle reaches us as an exception.
-_MALFORMED = (
-    pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError,
-    OverflowError, RecursionError, MemoryError, SystemError, struct.error,
-)  # fmt: skip
-
 #: Names a pickled array refers to (NumPy 1 and 2; `encode` where it was written by pickle protocol 2) -> stand-in.
 _NAMES = {
     **{(f"{core}.multiarray", name): name for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")},
@@ -102,16 +100,11 @@ _NAMES = {
 _PLAIN = {"U1", "S1", "b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"}
 
 
-class _Budget(dict[int, Any]):
-    """Opcodes by their byte, each look-up of which is counted, as are the labels that were made."""
+class _Budget:
+    """How many labels may still be made."""
 
-    opcodes, labels = MOST_OPCODES, MOST_LABELS
-
-    def __getitem__(self, code: int) -> Any:
-        self.opcodes -= 1
-        if self.opcodes < 0:
-            raise ValueError(f"more than {MOST_OPCODES:,} opcodes")
-        return super().__getitem__(code)
+    def __init__(self) -> None:
+        self.labels = MOST_LABELS
 
     def spend(self, labels: int) -> None:
         """Raises ValueError where there would be too many."""
@@ -177,6 +170,12 @@ class _Array:
             self.items = kind.read(data, count)
 
 
+def _names() -> dict[tuple[str, str], _Name]:
+    """The table of a file: its names share one budget."""
+    budget = _Budget()
+    return {place: _Name(kind, budget) for place, kind in _NAMES.items()}
+
+
 class _Name:
     """Stands in for a name the pickle may refer to; calling it makes another stand-in."""
 
@@ -199,53 +198,3 @@ class _Name:
 
     def __setstate__(self, state: object) -> None:
         raise ValueError(f"{self.kind} has no state")
-
-
-#: Opcodes of plain data, of a name, of calling it and of giving the result its state. No others: not NEWOBJ, INST, EXT.
-_OPCODES = (
-    pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
-    pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE,
-    pickle.SHORT_BINUNICODE, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE,
-    pickle.EMPTY_DICT, pickle.APPEND, pickle.APPENDS, pickle.SETITEM, pickle.SETITEMS, pickle.TUPLE, pickle.TUPLE1,
-    pickle.TUPLE2, pickle.TUPLE3, pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE,
-    pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD,
-)  # fmt: skip
-
-
-def _check_names(keys: list[Any]) -> None:
-    """A key is a name. To hash a tuple of two tuples, of two each, and so on, does not end."""
-    if not all(isinstance(key, str) for key in keys):
-        raise ValueError("a key that is no name of an utterance")
-
-
-class _Machine(pickle._Unpickler):  # the interpreted one: its memo is a dictionary, and its opcodes can be chosen
-    dispatch: ClassVar[dict[int, Any]] = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES}
-
-    def __init__(self, stream: io.BytesIO, path: Path) -> None:
-        super().__init__(stream, encoding="latin1")
-        self.path = path
-        self.budget = _Budget(self.dispatch)
-        vars(self)["dispatch"] = self.budget  # the loop takes its opcodes from there
-
-    def _set(self: Any) -> None:
-        """SETITEM."""
-        _check_names(self.stack[-2:-1])
-        self.load_setitem()
-
-    def _set_all(self: Any) -> None:
-        """SETITEMS: keys and values since the mark."""
-        _check_names(self.stack[::2])
-        self.load_setitems()
-
-    dispatch[pickle.SETITEM[0]], dispatch[pickle.SETITEMS[0]] = _set, _set_all
-
-    def find_class(self, module: str, name: str) -> _Name:
-        if (module, name) not in _NAMES:
-            raise ManifestError(
-                f"{self.path}: its pickle refers to {first_line(f'{module}.{name}')}, which a label file has no use for; "
-                f"nothing was run. Get the file again from Zenodo 5766198"
-            )
-        return _Name(_NAMES[module, name], self.budget)
-
-    def persistent_load(self, pid: object) -> None:
-        raise pickle.UnpicklingError("a persistent id")

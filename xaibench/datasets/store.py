@@ -41,6 +41,12 @@ class Facts:
 
 
 COLUMNS = tuple(f.name for f in fields(Facts))
+_KINDS = tuple({"int": int, "str": str}.get(str(f.type), (float, int, type(None))) for f in fields(Facts))
+_SCHEMA = {
+    f"CREATE TABLE files ({', '.join(COLUMNS)}, run, PRIMARY KEY (root, path))",
+    "CREATE INDEX ids ON files (source, attack, run)",
+    "CREATE INDEX folders ON files (root, folder)",
+}
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM files WHERE "
 
 
@@ -50,14 +56,21 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if os.path.islink(path):
+                raise sqlite3.DatabaseError("it is a link")
             self.db = sqlite3.connect(path, timeout=1.0)
             self.db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost what was read last, never the file
             self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self.db.execute("BEGIN EXCLUSIVE")  # in that mode the lock stays: two runs would mix their rows
-            self.db.execute(f"CREATE TABLE IF NOT EXISTS files ({', '.join(COLUMNS)}, run, PRIMARY KEY (root, path))")
-            self.db.execute("CREATE INDEX IF NOT EXISTS ids ON files (source, attack, run)")
-            self.db.execute("CREATE INDEX IF NOT EXISTS folders ON files (root, folder)")
-            self.run = 1 + (self.db.execute("SELECT max(run) FROM files").fetchone()[0] or 0)
+            for sql in sorted(_SCHEMA, reverse=True):  # the table before its indices
+                create, kind, rest = sql.split(" ", 2)
+                self.db.execute(f"{create} {kind} IF NOT EXISTS {rest}")
+            # A trigger or a view of another's making would run with our statements.
+            made = {sql for (sql,) in self.db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+            last = self.db.execute("SELECT max(run) FROM files").fetchone()[0] or 0
+            if made != _SCHEMA or type(last) is not int:
+                raise sqlite3.DatabaseError("it is no index of this version")
+            self.run = 1 + last
             self.db.commit()
         except sqlite3.DatabaseError as error:
             raise ManifestError(
@@ -80,6 +93,8 @@ class Store:
 
     def _one(self, where: str, *values: object) -> Facts | None:
         row = self.db.execute(_SELECT + where + " LIMIT 1", values).fetchone()
+        if row is not None and not all(isinstance(value, kind) for value, kind in zip(row, _KINDS, strict=True)):
+            raise ManifestError(f"{self.path}: damaged (facts of another form); delete it: only the next run takes longer")
         return None if row is None else Facts(*row)
 
     def put(self, facts: Facts) -> None:

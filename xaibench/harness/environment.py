@@ -14,6 +14,10 @@ from xaibench.installed import versions
 
 PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "captum", "grad-cam", "shap", "zennit", "soundfile", "pandas")
 
+#: git without what a repository's own configuration may have it start (a monitor, hooks, other repositories), or write.
+GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+_STATUS = ("--porcelain", "--untracked-files=no", "--ignore-submodules=all")
+
 
 def environment(device: torch.device) -> dict[str, Any]:
     """The stamp for run.json. `git_commit` is None outside a checkout; `git_dirty` says uncommitted changes."""
@@ -37,8 +41,8 @@ def _git() -> tuple[str | None, bool | None]:
         return None, None
     try:
         run: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "check": True, "timeout": 10}
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **run).stdout
+        commit = subprocess.run([*GIT, "rev-parse", "HEAD"], **run).stdout.strip()
+        status = subprocess.run([*GIT, "status", *_STATUS], **run).stdout
     except (OSError, subprocess.SubprocessError):
         return None, None  # no git on this machine, or a checkout without commits
     return commit, bool(status.strip())

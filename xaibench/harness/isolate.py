@@ -16,7 +16,6 @@ docs/isolation.md says what this protects from and what not.
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import threading
@@ -30,11 +29,13 @@ from typing import Any
 
 import torch
 
-from xaibench.errors import RunError
+from xaibench import reading
+from xaibench.errors import RunError, first_line
 from xaibench.harness import nursery
+from xaibench.harness.answers import read
 from xaibench.harness.cell import singles
 from xaibench.harness.engine import Died, Engine
-from xaibench.harness.isolated import DONE, READY, RUNS, first, read
+from xaibench.harness.isolated import DONE, READY, RUNS, first
 from xaibench.harness.plan import Chunk
 from xaibench.harness.tasks import Combination, Task, combination
 from xaibench.harness.worker import Done, LostDevice, Remotely
@@ -220,6 +221,14 @@ class _Watch:
         return min(self.whole, self.call) - time.monotonic()
 
 
+def _what_runs(content: bytes) -> tuple[str, int]:
+    """Whose code begins, over how many utterances. Raises ValueError for anything else."""
+    said = reading.parsed(content)
+    if not isinstance(said, list) or [type(part) for part in said] != [str, int]:
+        raise ValueError("what runs is a name and a number")
+    return first_line(said[0]), max(0, said[1])
+
+
 @dataclass(eq=False)
 class _Process:
     """One combination's process, seen from the run."""
@@ -257,7 +266,7 @@ class _Process:
                 if kind == READY:
                     watch.begins(utterances)
                 elif kind == RUNS:
-                    self.running, count = json.loads(content)
+                    self.running, count = _what_runs(content)
                     watch.runs(self.running, count)
                 else:
                     break
@@ -270,13 +279,16 @@ class _Process:
             status = self.end(hung_up=True)
             raise self._died("closed its connection to the run" if status == nursery.STUCK else ended(status)) from error
         try:
-            answer = read(content)
+            answer = read(content, task)
         except RunError as error:
             self.end()
             raise self._died("gave an answer that cannot be read") from error
         if isinstance(answer, LostDevice):  # another process has it still
             raise self._died(answer.why)
-        if kind == DONE:
+        if (kind == DONE) != isinstance(answer, Done):
+            self.end()
+            raise self._died("gave an answer that cannot be read")
+        if isinstance(answer, Done):
             return answer
         raise answer
 

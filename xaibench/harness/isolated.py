@@ -4,8 +4,8 @@ The run is told when a task begins, whose code runs (`guard.watched`), and what 
 
     r                    everything is open; from here on the method's time counts
     a[name, utterances]  whose code begins, in JSON; ["", 0] when none runs
-    d<pickle>            the task's `Done`
-    x<pickle>            an error that is no method's
+    d<answer>            the task's `Done` (`xaibench.harness.answers`)
+    x<answer>            an error that is no method's
 
 What is sent to the run opens with `HEAD`, so that what a method writes into files that are not its own is told apart.
 """
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from xaibench.errors import RunError, XaibenchError
+from xaibench.harness.answers import MOST, written
 from xaibench.harness.guard import watched
 from xaibench.harness.tasks import Task
 from xaibench.harness.worker import Remotely  # what every task needs, imported before the fork
@@ -63,10 +64,13 @@ def _say(run: Connection, message: bytes) -> None:
 
 
 def first(came: bytearray) -> bytes | None:
-    """The first message of what came, taken away from it; None where it is not whole yet. Raises ValueError for noise."""
+    """The first message of what came, taken away from it; None where it is not whole yet. Raises ValueError for noise, and
+    for a message longer than any is."""
     if not MARK.startswith(came[: len(MARK)]):
         raise ValueError("what came is not from work_off")
     end = HEAD.size + HEAD.unpack_from(came)[1] if len(came) >= HEAD.size else None
+    if end is not None and end > MOST:
+        raise ValueError(f"a message of {end:,} bytes")
     if end is None or len(came) < end:
         return None
     message = bytes(came[HEAD.size : end])
@@ -78,29 +82,8 @@ def _answered(run: Connection, work: Remotely, task: Task) -> bytes:
     try:
         work.ready(task)
         _say(run, READY)
-        return DONE + pickle.dumps(work(task))
+        return DONE + written(work(task))
     except XaibenchError as error:
-        return ERROR + pickle.dumps(error)
+        return ERROR + written(error)
     except Exception:  # noqa: BLE001 - a fault of ours: the run says it
-        return ERROR + pickle.dumps(RunError(f"a process of --isolate failed:\n{traceback.format_exc()}"))
-
-
-class _Answer(pickle.Unpickler):
-    """Reads what `work_off` sends and nothing else: no answer makes the run import a plugin. No defence against malice."""
-
-    PLAIN = frozenset({"xaibench", "numpy", "pathlib", "collections"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] in self.PLAIN or (module, name) in {("builtins", "set"), ("builtins", "frozenset")}:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} in an answer")
-
-
-def read(answer: bytes) -> Any:
-    """What came of a task. Raises RunError for anything that `work_off` does not send."""
-    import io
-
-    try:
-        return _Answer(io.BytesIO(answer)).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
-        raise RunError(f"a process of --isolate gave an answer that cannot be read: {error}") from error
+        return ERROR + written(RunError(f"a process of --isolate failed:\n{traceback.format_exc()}"))

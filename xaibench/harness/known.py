@@ -58,7 +58,7 @@ def load_countermeasure(
             f"{name}.safetensors and its card in the folder named by XAIBENCH_WEIGHTS; an untrained countermeasure explains "
             f"nothing"
         )
-    if not path.is_file():
+    if not os.path.lexists(path):  # what is there and no file is named as that when it is opened
         raise CheckpointError(f"{path}: no such checkpoint; `xaibench train --cm {name}` makes one")
     card = dict(read_card(path))
     try:

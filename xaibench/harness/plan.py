@@ -115,10 +115,10 @@ def source_hash(package: str) -> str:
         "figures", "stats.py", "maps.py", "leaderboard", "training.py", "engine.py", "results.py", "run.py",
         "missing.py", "excerpts.py", "augment.py", "rawboost.py", "evaluation.py", "detection_table.py", "scorefile.py",
         "det.py", "datasets", "recipe.py", "audit", "comparisons.py", "agreement.py", "diagrams.py",
-        "tasks.py", "cluster.py", "isolate.py", "isolated.py", "nursery.py", "probe.py", "worker.py", "sizes.py",
-        "prefetch.py", "described.py", "files.py", "run_record.py", "submission", "testing",
+        "tasks.py", "cluster.py", "isolate.py", "isolated.py", "answers.py", "nursery.py", "probe.py", "worker.py",
+        "sizes.py", "prefetch.py", "described.py", "files.py", "run_record.py", "submission", "testing",
         "scaffold", "installed.py", "reading.py", "warned.py", "heard.py",
-        "verdicts.py", "lock.py", "checksums.py", "doctor",
+        "verdicts.py", "lock.py", "checksums.py", "doctor", "tables.py", "screen.py", "states.py",
     }  # fmt: skip
     digest = hashlib.sha256()
     root = Path(next(iter(spec.submodule_search_locations)))

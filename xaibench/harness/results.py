@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 from xaibench import checksums, lock, reading
 from xaibench.errors import RunError, first_line
 from xaibench.files import sync, whole
+from xaibench.run_record import check_links
 from xaibench.types import ROW_COLUMNS, Row
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ _AGAIN, _ANEW = "remove it and run again, its cells are computed again", "remove
 _SAFE = "rows finished before are safe, run again to continue"
 #: The same rows as they are read: each text once, and its number in every row.
 _ENCODED = pa.schema([(f.name, pa.dictionary(pa.int32(), pa.string()) if f.name in TEXT else f.type) for f in SCHEMA])
-#: Bounds of a row file: a run writes a chunk in each, some thousand rows.
+#: Bounds of a row file: a run writes a chunk in each, some thousand rows. What a file may become is bounded by its
+#: size, too: ten million equal rows take a few kilobytes, and there can be many such files.
 MOST_ROWS, MOST_BYTES = 5_000_000, 1 << 31
+FREE_ROWS, FREE_BYTES, MOST_TIMES = 20_000, 1 << 24, 100
 _READERS = 2  # threads: decoding releases the interpreter's lock, opening a file does not, so more gain nothing
 
 
@@ -58,7 +61,10 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[Store]:
-        """Hold the folder. Raises RunError when another process holds it, or when it cannot be written."""
+        """Hold the folder. Raises RunError when another process holds it, when it cannot be written, or when a link in it
+        leads elsewhere.
+        """
+        check_links(self.path, writing=True)
         with lock.held(self.path):
             checksums.settle(self.path)
             self._sums = checksums.known(self.path)
@@ -97,7 +103,7 @@ class Store:
         """All rows of a chunk, in one file."""
         table = pa.Table.from_pylist([dict(zip(ROW_COLUMNS, astuple(r), strict=True)) for r in rows], schema=SCHEMA)
         content = pa.BufferOutputStream()
-        pq.write_table(table, content)
+        pq.write_table(table, content, write_page_checksum=True)  # they also tell damage where SHA256SUMS is lost
         self._write(self.rows_file(chunk, truth), content.getvalue().to_pybytes())
 
     def rows_file(self, chunk: Chunk, truth: str) -> Path:
@@ -157,12 +163,12 @@ def read_file(file: Path, sums: Mapping[str, Collection[str]] = {}) -> pa.Table:
         content = reading.content(file, RunError, what="row file", hint=_AGAIN, most=MOST_BYTES)
         checksums.check(file, content, sums)
         source = pa.BufferReader(content)
-        _check_size(file, source)
-        try:
-            part = pq.ParquetFile(source, read_dictionary=TEXT, pre_buffer=False).read(use_threads=False)
-        except KeyError:  # pyarrow's word for a text column that the file has not
-            part = pq.ParquetFile(source).read(use_threads=False)
-        if str(file) not in sums:  # then only this tells text that is none, or numbers of texts that are not there
+        there = _checked_columns(file, source, len(content))
+        alone = str(file) not in sums  # nothing but the file itself says whether it is as it was written
+        texts = [c for c in there if c in TEXT]
+        opened = pq.ParquetFile(source, read_dictionary=texts, pre_buffer=False, page_checksum_verification=alone)
+        part = opened.read(columns=there, use_threads=False)
+        if alone:  # text that is none, numbers of texts that are not there
             part.validate(full=True)
         if part.schema.equals(_ENCODED):
             return part.replace_schema_metadata()
@@ -174,12 +180,18 @@ def read_file(file: Path, sums: Mapping[str, Collection[str]] = {}) -> pa.Table:
         raise RunError(f"{file}: damaged ({first_line(error)}); {_AGAIN}") from error
 
 
-def _check_size(file: Path, source: pa.BufferReader) -> None:
-    """Refuse what would be huge once it is decoded: ten million equal rows take a few kilobytes. Raises RunError."""
+def _checked_columns(file: Path, source: pa.BufferReader, length: int) -> list[str]:
+    """Those of `ROW_COLUMNS` that a file of so many bytes has. Raises RunError for what would be huge once it is decoded."""
     facts = pq.read_metadata(source)
     size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
-    if facts.num_rows > MOST_ROWS or not 0 <= size <= MOST_BYTES:
-        raise RunError(f"{file}: {facts.num_rows:,} rows, {size:,} bytes: more than a row file has; is it another's?")
+    most = min(MOST_BYTES, FREE_BYTES + MOST_TIMES * length)
+    if not 0 <= facts.num_rows <= min(MOST_ROWS, FREE_ROWS + length) or not 0 <= size <= most:
+        raise RunError(
+            f"{file}: {facts.num_rows:,} rows, {size:,} bytes in a file of {length:,}: more than a row file has; "
+            "is it another's?"
+        )
+    names = set(facts.schema.to_arrow_schema().names)
+    return [c for c in ROW_COLUMNS if c in names]
 
 
 def _categories(column: pa.ChunkedArray) -> pd.Categorical:

@@ -11,6 +11,7 @@ single one where the batch was taken apart. No torch is imported here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def _every(runs: Sequence[Path]) -> Iterator[tuple[tuple[str, str, str, str], Sa
     for run in map(Path, runs):
         for file in sorted((run / FOLDER).rglob("*.json")):
             rows = run / "rows" / file.relative_to(run / FOLDER).with_suffix(".parquet")
-            if rows.exists():  # else the run was killed between the two, and its cells are computed again
+            if os.path.exists(rows):  # else the run was killed between the two, and its cells are computed again
                 yield from _lines(file)
 
 

@@ -43,9 +43,10 @@ from xaibench.errors import PluginError, RunError, XaibenchError
 from xaibench.files import write_text
 from xaibench.leaderboard.render import number, short, with_interval
 from xaibench.leaderboard.table import ALIGNMENT, FAITHFULNESS, SECTION, TEMPORAL, kind, metric_facts, read_rows
-from xaibench.leaderboard.writing import csv_text, escape, plain, table_line
+from xaibench.leaderboard.writing import escape, plain, table_line
 from xaibench.maps import component
 from xaibench.stats import Interval, paired_difference
+from xaibench.tables import csv_text
 
 CLUSTERS = ("utterance", "speaker")
 FEWEST_BLOCKS = 6  # for average ranks: of fewer, a chance order of similar methods is soon "significant"
@@ -648,7 +649,7 @@ def write(report: Report, out: Path) -> list[Path]:
 
     out = Path(out)
     texts = {"compare.md": markdown(report), "compare.csv": as_csv(report), "compare.json": as_json(report)}
-    texts |= {f"agreement-{o.name}.csv": o.frame().to_csv(index=False, lineterminator="\n") for o in report.orders}
+    texts |= {f"agreement-{o.name}.csv": csv_text(o.frame()) for o in report.orders}
     paths = [write_text(out / name, content) for name, content in texts.items()]
     varying = [k for k in KEY if len({c.facts[k] for c in report.comparisons}) > 1]
     for c in report.comparisons:

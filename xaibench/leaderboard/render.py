@@ -11,11 +11,10 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +24,9 @@ from xaibench.errors import XaibenchError
 from xaibench.files import write_text
 from xaibench.leaderboard.table import SECTION, metric_facts, metrics_of
 from xaibench.leaderboard.verdict import EER_LIMIT, verdict
-from xaibench.leaderboard.writing import csv_text, escape, plain, table_line
+from xaibench.leaderboard.writing import escape, plain, table_line
+from xaibench.screen import Screen
+from xaibench.tables import csv_text
 
 #: Metrics whose skill is printed with its interval: one an axis, or the table is too wide to read.
 WITH_INTERVAL = ("rank-accuracy", "rank-accuracy-time", "drop-twin")
@@ -118,9 +119,8 @@ def terminal(board: pd.DataFrame, *, narrow: bool = False) -> RenderableType:
 
 def text(board: pd.DataFrame, *, width: int = WIDTH) -> str:
     """`terminal` as plain text, `width` columns wide."""
-    plain: dict[str, Any] = {"color_system": None, "force_terminal": False, "force_jupyter": False, "legacy_windows": False}
     written = io.StringIO()
-    Console(file=written, width=width, **plain).print(terminal(board))
+    Screen(file=written, width=width, plain=True).print(terminal(board))
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()) + "\n"
 
 
@@ -302,7 +302,7 @@ def _table(part: pd.DataFrame, narrow: bool) -> Table:
                     [_skill(row, m, interval=m in intervals and not narrow)] if m in skilled else []
                 )
             last = number(row["seconds"]), whole_percent(row["coverage"])
-            table.add_row(row["attributor"], *cells, *last, style=_STYLE[kind])
+            table.add_row(Text(row["attributor"]), *cells, *last, style=_STYLE[kind])
     return table
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-_FORMULA = tuple("=+-@ \t\r\n")
+_BAR = re.compile(r"\\*\|")  # behind a backslash of the text, one of ours would be taken for its other half
+_LINK = re.compile(r"\](?=\s*[(\[:])")
 
 
 def table_line(cells: Sequence[str]) -> str:
@@ -22,28 +23,13 @@ def table_line(cells: Sequence[str]) -> str:
 
 
 def escape(content: str) -> str:
-    """Text that stays one cell of a markdown table.
+    """Text that stays one cell of a markdown table, and becomes no element, link or image.
 
-    >>> escape("a|b\\nc")
-    'a\\\\|b c'
+    >>> escape("a|b\\nc"), escape("![x](//e.org)")
+    ('a\\\\|b c', '![x&#93;(//e.org)')
     """
-    return " ".join(content.replace("|", "\\|").replace("<", "&lt;").split())
-
-
-def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV, with every digit; an unknown number is empty.
-
-    Text that a spreadsheet would take for a formula, as it begins with = + - @ or white space, gets an apostrophe before it,
-    which spreadsheets do not show (OWASP, "CSV Injection"). Parquet and JSON hold such text as it is.
-
-    >>> csv_text(pd.DataFrame({"name": ["=1+1", "lime"], "score": [-0.5, float("nan")]}))
-    "name,score\\n'=1+1,-0.5\\nlime,\\n"
-    """
-    guarded = {
-        c: [f"'{v}" if isinstance(v, str) and v[:1] in _FORMULA else v for v in table[c]]
-        for c in table if not pd.api.types.is_numeric_dtype(table[c].dtype)
-    }  # fmt: skip
-    return table.assign(**guarded).to_csv(index=False, lineterminator="\n")
+    text = _BAR.sub(lambda bar: "\\|" if bar[0] == "|" else bar[0][:-1] + "&#124;", content.replace("<", "&lt;"))
+    return " ".join(_LINK.sub("&#93;", text).split())
 
 
 def plain(value: Any) -> Any:

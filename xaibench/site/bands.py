@@ -7,6 +7,7 @@ bands as the cells are, and not heaped where counting starts.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def bands(
                 continue
             if region is None:
                 there = maps.truth_path(run, truth, stored.values.shape[1], pair)
-                if not there.is_file():
+                if not os.path.isfile(there):
                     break
                 known = maps.read_truth(there)
                 if not known.region.any():
@@ -94,7 +95,7 @@ def kept_map(run: Path, countermeasure: str, route: str, name: str, pair: str) -
     """Where a map is, if it was kept: never of a name that cannot name a file."""
     with suppress(XaibenchError):
         path = maps.map_path(run, countermeasure, route, name, pair)
-        return path if path.is_file() else None
+        return path if os.path.isfile(path) else None  # also for a name that no file can have
     return None
 
 

@@ -10,37 +10,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from xaibench import reading
 from xaibench.errors import RunError
 from xaibench.site import shell
 
 NOTE = ".xaibench-site.json"
+FOLDERS = ("assets", "boards", "methods", "countermeasures", "downloads", "explorer", "pictures")
 #: GitHub Pages runs Jekyll over a folder without it, which takes long and leaves files out.
 PLAIN = ".nojekyll"
 
 
 def check(out: Path, runs: Sequence[Path]) -> None:
-    """Raise RunError where a site would write over a page of somebody else's, or among what a run keeps."""
+    """Raise RunError where a site would write over a page of somebody else's, among what a run keeps, or through a
+    link out of its folder.
+    """
     out = Path(out)
     for run in runs:
         for kept in ("rows", "maps", "preflight"):
             if out.resolve().is_relative_to((Path(run) / kept).resolve()):
                 raise RunError(f"{out}: is within {kept}/ of {run}, which is read as results; choose another --out")
+    for link in reading.links_out(out, FOLDERS, levels=1):
+        raise RunError(f"{link}: is a link that leads out of {out}, where the site would be written; remove it")
     page = out / "index.html"
     if page.is_file() and "index.html" not in noted(out):
-        with suppress(OSError):
-            if '<meta name="generator" content="xaibench">' not in page.read_text(encoding="utf-8", errors="replace"):
+        with reading.opened(page, RunError, what="page") as file:
+            if b'<meta name="generator" content="xaibench">' not in file.read(1 << 16):
                 raise RunError(f"{page}: is no page of xaibench and would be written over; choose another --out")
 
 
 def noted(out: Path) -> set[str]:
     """What earlier builds wrote to the folder, as addresses from its top; nothing without a note, or with a damaged one."""
     try:
-        files = json.loads((Path(out) / NOTE).read_text(encoding="utf-8"))["files"]
+        files = reading.json_object(Path(out) / NOTE, RunError, hint="it is a note of xaibench")["files"]
         return {name for name in files if isinstance(name, str)}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (RunError, TypeError, KeyError):
         return set()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
+from xaibench import reading
 from xaibench.errors import RunError
 from xaibench.harness import verdicts
 from xaibench.leaderboard.render import BLOCKS, number
@@ -313,10 +315,10 @@ def checks(runs: Sequence[Path], board: Board, name: str) -> Iterator[Check]:
     seen = set()
     for run in runs:
         path = Path(run) / file
-        if not path.is_file():
+        if not os.path.isfile(path):  # also for a name that no file can have
             continue
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            said = reading.json_object(path, RunError, hint="run again")
             measured = tuple((k.replace("_", " "), number(float(v))) for k, v in (said.get("measured") or {}).items())
             asked = answers(verdicts.read(path), of_method=True)
             check = Check(str(said.get("void") or ""), str(said.get("unchecked") or ""),

@@ -14,11 +14,11 @@ Croce et al. 2021).
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xaibench import reading
 from xaibench.errors import SubmissionError
 from xaibench.submission.pack import number, shown
 
@@ -30,12 +30,7 @@ _PLACES = {"method": "attributor"} | {name: name for name in ("countermeasure", 
 
 def read_claims(path: Path, board: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The claims of a TOML file about lines of a board. Raises SubmissionError naming the entry that cannot be."""
-    try:
-        if path.stat().st_size > 1 << 18:
-            raise SubmissionError(f"{path}: larger than any file of claims")
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SubmissionError(f"{path}: not a file of claims ({error}); expected TOML with [[claim]] tables") from error
+    found = reading.toml_table(path, SubmissionError, what="file of claims", most=1 << 18)
     if set(found) != {"claim"}:
         raise SubmissionError(f"{path}: expected [[claim]] tables and nothing else, got {', '.join(found) or 'nothing'}")
     return checked_claims(found["claim"], board, str(path))

@@ -10,8 +10,8 @@ board.json      the board of these rows, one object for each line and metric
 claims.json     what the author published elsewhere, where the author says so
 
 The same members give the same bytes: no time, no user, one order. Reading raises SubmissionError for anything else than
-that: a file that is not one of these five, a path, a link, compression, bytes before or behind, sizes out of bounds, a
-hash that does not fit, JSON that is too deep, names a key twice or holds NaN, text with control characters.
+that: a file that is not one of these five, a path, a link, compression, bytes before or behind or between, sizes out of
+bounds, a hash that does not fit, JSON that is too deep, names a key twice or holds NaN, text with control characters.
 """
 
 from __future__ import annotations
@@ -109,6 +109,11 @@ def pack_bytes(members: Mapping[str, bytes]) -> bytes:
     listed = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in members.items()}
     manifest = {"format": FORMAT, "made_by": f"xaibench {xaibench.__version__}", "members": listed}
     whole = {MANIFEST: json_bytes(manifest), **{name: members[name] for name in MEMBERS if name in members}}
+    return _zipped(whole)
+
+
+def _zipped(whole: Mapping[str, bytes]) -> bytes:
+    """The zip of all members, in the one form in which it is written."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, content in whole.items():
@@ -129,6 +134,11 @@ def read_pack(path: Path) -> Members:
     for name, value, kind in ((RUN, run, dict), (BOARD, board, list), (CLAIMS, claims, list)):
         if not isinstance(value, kind):
             raise SubmissionError(f"{name}: expected a JSON {kind.__name__}, got {type(value).__name__}")
+    if _zipped({name: members[name] for name in MEMBERS if name in members}) != data:
+        raise SubmissionError(
+            "the zip is not byte for byte what `xaibench submit` writes of its members: it holds something between them, or "
+            "in their comments, dates or order"
+        )
     return Members(hashlib.sha256(data).hexdigest(), run, members[ROWS], board, claims)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,15 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import xaibench
-from xaibench import audio
-from xaibench.errors import RunError
+from xaibench import audio, reading
+from xaibench.errors import CheckpointError, RunError, first_line
 from xaibench.excerpts import held_out
+from xaibench.files import whole
 from xaibench.grid import Grid
 from xaibench.protocols import Corpus, Countermeasure
+from xaibench.states import load_state
 from xaibench.view import View, derive_seed, grid_view, native_view, patches
 from xaibench.weights import save_weights, weights_hash
 from xaibench_amortised import shapley
@@ -122,7 +123,7 @@ def answers(
 
     `file` keeps them as they come; what it holds is not asked again.
     """
-    known = load_file(file)["scores"] if file.exists() else torch.zeros(0, spec.masks + 2)
+    known = _kept(file, spec.masks + 2) if file.exists() else torch.zeros(0, spec.masks + 2)
     count = spec.dev_excerpts if split == "dev" else spec.excerpts
     if len(known) < count:  # a last view of fewer excerpts is asked again as a whole
         known = known[: len(known) // TOGETHER * TOGETHER]
@@ -146,10 +147,20 @@ def answers(
     return known[:count]
 
 
+def _kept(path: Path, columns: int) -> Tensor:
+    """The answers of a file. Raises RunError where it holds something else."""
+    try:
+        scores = load_state(path)["scores"]
+    except (CheckpointError, KeyError) as error:
+        raise RunError(f"{path}: damaged ({first_line(error)}); remove it to have them asked again") from error
+    if scores.dtype != torch.float32 or scores.ndim != 2 or scores.shape[1] != columns:
+        raise RunError(f"{path}: {scores.dtype} {tuple(scores.shape)}, expected float32 (N, {columns}); remove it")
+    return scores
+
+
 def _write(path: Path, scores: Tensor) -> None:
-    scratch = path.with_suffix(".tmp")
-    save_file({"scores": scores}, scratch)
-    os.replace(scratch, path)
+    with whole(path) as scratch:
+        save_file({"scores": scores}, scratch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +245,7 @@ def train(
     folder = out.with_suffix(".answers")
     folder.mkdir(parents=True, exist_ok=True)
     note, asked = folder / "identity.json", {**identity, "spec": {n: getattr(spec, n) for n in ASKED}}
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asked:
+    if note.exists() and reading.json_object(note, RunError, hint="remove it, or choose another --out") != asked:
         raise RunError(f"{folder}: holds the answers to other questions; remove it, or choose another --out")
     note.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
     scores = {s: answers(cm, corpora, spec, s, folder / f"{s}.safetensors", report) for s in ("train", "dev")}

@@ -241,7 +241,7 @@ class Harmful:
         (pickle.dumps(Harmful(), protocol=2), "holds more than tensors"),
         (b"", "damaged"),
         (b"hello", "damaged"),
-        (None, "no such checkpoint"),
+        (None, "no such file; obtain it"),
     ],
 )
 def test_a_file_that_is_no_state_dict_is_refused(tmp_path, content, words):

@@ -267,7 +267,7 @@ def test_a_pickle_is_refused_by_name(folder, tmp_path):
         HuggingFaceEncoder(path)
 
 
-@pytest.mark.parametrize(("text", "said"), [('{"model_type": "bert"}', "'bert'"), ("{", "not JSON"), ("[]", "got list")])
+@pytest.mark.parametrize(("text", "said"), [('{"model_type": "bert"}', "'bert'"), ("{", "damaged"), ("[]", "got list")])
 def test_a_configuration_of_something_else_is_named(folder, tmp_path, text, said):
     path = copied(folder, tmp_path / "copy")
     (path / "config.json").write_text(text)
@@ -302,3 +302,36 @@ def test_without_transformers_the_message_says_what_to_install(folder, monkeypat
 def test_too_few_samples_are_refused(folder):
     with pytest.raises(XaibenchError, match="399 samples are too few for this encoder: at least 400"):
         HuggingFaceEncoder(folder).eval()(noise(1, 399))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": 1 << 40}, "hidden_size"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"num_hidden_layers": 400}, "more than its files hold"),
+        ({"conv_dim": [512] * 100_000}, "conv_dim"),
+        ({"conv_stride": "x"}, "cannot load it"),
+        ({"hidden_size": -16}, "cannot load it"),
+        ({"hidden_act": "__import__"}, "cannot load it"),
+        ({"auto_map": {"AutoModel": "evil--code.Model"}}, "auto_map"),
+        ({"quantization_config": {"quant_method": "x"}}, "quantization_config"),
+    ],
+    ids=("wide", "deep", "400 layers", "many", "text", "negative", "a function", "code", "quantised"),
+)
+def test_a_configuration_of_an_enemy(folder, tmp_path, changes, said):
+    path = copied(folder, tmp_path / "copy")
+    known = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(known | changes))
+    with pytest.raises(CheckpointError, match=said) as caught:
+        HuggingFaceEncoder(path)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 1_000
+
+
+@pytest.mark.parametrize("name", ["../away.safetensors", "/etc/passwd", "out/x.safetensors"])
+def test_an_index_of_weights_stays_in_its_folder(folder, tmp_path, name):
+    path = copied(folder, tmp_path / "copy")
+    (path / "out").symlink_to(tmp_path)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match="names a file elsewhere"):
+        HuggingFaceEncoder(path)

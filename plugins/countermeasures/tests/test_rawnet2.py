@@ -288,3 +288,13 @@ def test_convert_writes_what_a_run_can_load(published, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(module.eval()(noise()), load_rawnet2(path, n_samples=N_SAMPLES)(noise()))
     assert card["eer"] == {} and card["trained_on"]["data"] == f"unknown (imported from {path.name})"
+
+
+def test_sizes_that_a_file_only_claims_make_no_matrix(tmp_path):
+    """Vectors of 8,000 numbers would be kernels of a gigabyte; of 400,000, of two terabytes."""
+    path = tmp_path / "x.pth"
+    for size, said in ((8_000, "not these weights: missing"), (400_000, r"400,000, more than 8,192")):
+        wide = {"first_bn.weight": torch.zeros(size), "bn_before_gru.weight": torch.zeros(size)}
+        torch.save({**wide, "gru.weight_hh_l0": torch.zeros(1, 400), "fc1_gru.weight": torch.zeros(size, 1)}, path)
+        with pytest.raises(CheckpointError, match=rf"x\.pth: .*{said}"):
+            load_rawnet2(path)

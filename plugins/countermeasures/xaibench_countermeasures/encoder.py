@@ -18,7 +18,6 @@ Attention makes every frame a function of the whole utterance: frame `t` is cent
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -27,12 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from xaibench.errors import CheckpointError, PluginError, XaibenchError
+from xaibench import reading
+from xaibench.errors import CheckpointError, PluginError, XaibenchError, told
 from xaibench.frontends import LogPower
 from xaibench.grid import Grid
+from xaibench.reading import shown
 from xaibench.types import Axis
 
 SAMPLE_RATE = 16_000
@@ -189,9 +189,13 @@ class HuggingFaceEncoder(nn.Module):
             raise PluginError(
                 f"--ssl {path} needs the transformers library: pip install 'xaibench-countermeasures[ssl]' ({error})"
             ) from error
-        config = Wav2Vec2Config.from_pretrained(folder, local_files_only=True)
-        config.apply_spec_augment = False
         try:
+            config = Wav2Vec2Config.from_pretrained(folder, local_files_only=True)
+            config.apply_spec_augment = False
+            with torch.device("meta"):
+                needed = sum(p.numel() for p in Wav2Vec2Model(config).parameters())
+            if needed > sum(path.stat().st_size for path in folder.glob("*.safetensors")):  # a number has two bytes or more
+                raise ValueError(f"config.json describes {needed:,} numbers, more than its files hold")
             loaded: Any = Wav2Vec2Model.from_pretrained(
                 folder,
                 config=config,
@@ -200,8 +204,8 @@ class HuggingFaceEncoder(nn.Module):
                 attn_implementation="eager",
                 output_loading_info=True,
             )
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise CheckpointError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]})") from error
+        except Exception as error:  # whatever a library says of files of others is about the files
+            raise CheckpointError(f"{folder}: transformers cannot load it ({told(error)})") from error
         model, found = loaded
         # transformers fills what a file lacks with random numbers and a warning; the mask's embedding is not used here
         missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
@@ -260,9 +264,19 @@ def _checked(folder: Path) -> Path:
         )
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: config.json is missing; expected a model folder of the transformers library")
-    kind = _read_json(folder / "config.json").get("model_type")
+    config = _read_json(folder / "config.json")
+    kind = config.get("model_type")
     if kind != "wav2vec2":
         raise CheckpointError(f"{folder}: config.json names the model type {kind!r}, expected 'wav2vec2' (XLS-R, say)")
+    huge = [name for name, value in config.items() if not _sane(value)]
+    if huge or config.keys() & {"auto_map", "quantization_config"}:
+        named = huge or sorted(config.keys() & {"auto_map", "quantization_config"})
+        raise CheckpointError(f"{folder}: config.json has {shown(named[0])} as no wav2vec 2.0 model has it")
+    for name in _shards(folder / "model.safetensors.index.json"):
+        try:
+            reading.Root(folder)(name)
+        except ValueError as error:
+            raise CheckpointError(f"{folder}: its index names a file elsewhere ({error})") from error
     if not any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
         if pickles:
@@ -274,16 +288,25 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
+def _sane(value: object) -> bool:
+    """Whether no number of a configuration is beyond what a network on this earth has; lists have at most 4,096 of them."""
+    if isinstance(value, list):
+        return len(value) <= 4096 and all(map(_sane, value))
+    return not isinstance(value, int | float) or abs(value) <= 1 << 20
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index of weights names."""
+    found = _read_json(index).get("weight_map", {}) if index.is_file() else {}
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise CheckpointError(f"{index}: its weight_map is no object from tensor to file")
+    return sorted(set(found.values()))
+
+
 def _normalises(folder: Path) -> bool:
     path = folder / "preprocessor_config.json"
     return bool(_read_json(path).get("do_normalize", True)) if path.is_file() else True
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not text at all
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    return found
+    return reading.json_object(path, CheckpointError, hint="is it the model's own?", most=1 << 22)

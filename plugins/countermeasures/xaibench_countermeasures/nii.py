@@ -16,7 +16,6 @@ Written from the published code and tested with generated state dicts of its nam
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import cast
 
@@ -24,10 +23,13 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import CheckpointError
+from xaibench.states import load_state
 from xaibench.weights import save_imported
 from xaibench_countermeasures.lcnn_lfcc import FRAME_WIDTH, LFCCLCNN, REDUCTION, lstm_sum, trim_pad
 from xaibench_countermeasures.lfcc import HOP, triangles
 
+#: Bytes of a checkpoint; theirs have some MB.
+LARGEST = 1 << 28
 #: Keys of NII's state dicts that carry no trained weight.
 IGNORED = ("input_mean", "input_std", "output_mean", "output_std")
 IGNORED_PREFIX = "m_frontend."
@@ -96,14 +98,7 @@ def convert_nii(recipe_name: str, path: Path, out: Path, *, frames: int = NII_FR
 
 
 def _state_dict(path: Path) -> dict:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; NII's are called __pretrained/trained_network.pt")
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path}: not loadable as weights only ({str(error).splitlines()[0]}); damaged, or a pickle of more than tensors"
-        ) from error
+    state = load_state(path, most=LARGEST, hint="NII's are called __pretrained/trained_network.pt")
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not any(str(key).startswith("m_transform.") for key in state):

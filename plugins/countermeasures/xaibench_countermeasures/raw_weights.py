@@ -1,7 +1,7 @@
 """Published checkpoints of the raw-waveform countermeasures, read into ours.
 
 The authors publish `state_dict`s as PyTorch files (`models/weights/AASIST.pth` and `AASIST-L.pth` of clovaai/aasist;
-RawNet2 of the ASVspoof 2021 baseline). They are pickles, so they are read with `weights_only=True`, which runs no code in
+RawNet2 of the ASVspoof 2021 baseline). They are pickles, so they are read by `xaibench.states`, which runs no code in
 them. The sizes are read off the shapes. `xaibench convert` writes them as ours, with a card that says where they come from.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,12 +17,19 @@ import torch
 from torch import Tensor
 
 from xaibench.errors import CheckpointError
+from xaibench.states import load_state
 from xaibench.weights import save_imported
 from xaibench_countermeasures import aasist, rawnet2
 from xaibench_countermeasures.aasist import SIZES, Aasist
 from xaibench_countermeasures.rawnet2 import RawNet2
 
 Model = TypeVar("Model", Aasist, RawNet2)
+
+#: Bytes of a checkpoint; the largest published one has 100 MB.
+LARGEST = 1 << 30
+#: The largest size of a tensor that says how wide a network is; the published ones have 1,024.
+WIDEST = 1 << 13
+DEEPEST = 32  # recurrent layers; they have 3
 
 #: Names of the ASVspoof 2021 baseline -> ours. Whatever matches none keeps its name.
 RAWNET2_NAMES = (
@@ -53,10 +61,14 @@ def load_rawnet2(path: Path, *, n_samples: int = 64_600) -> RawNet2:
     Its one-dimensional kernels `(out, in, k)` become `(out, in, 1, k)`. Raises CheckpointError as `load_aasist`.
     """
     state = _read(path)
-    model = RawNet2(
+    layers = sum(name.startswith("gru.weight_hh_l") for name in state)
+    if layers > DEEPEST:
+        raise CheckpointError(f"{path}: {layers:,} recurrent layers, more than {DEEPEST}")
+    build = partial(
+        RawNet2,
         filters=(_shape(path, state, "first_bn.weight", 1)[0], _shape(path, state, "bn_before_gru.weight", 1)[0]),
         gru_nodes=_shape(path, state, "gru.weight_hh_l0", 2)[1],
-        gru_layers=sum(name.startswith("gru.weight_hh_l") for name in state),
+        gru_layers=layers,
         fc_nodes=_shape(path, state, "fc1_gru.weight", 2)[0],
         n_samples=n_samples,
     )
@@ -66,7 +78,10 @@ def load_rawnet2(path: Path, *, n_samples: int = 64_600) -> RawNet2:
         for pattern, replacement in RAWNET2_NAMES:
             ours = pattern.sub(replacement, ours)
         renamed[ours] = tensor.unsqueeze(2) if "conv" in name and tensor.ndim == 3 else tensor
-    return _fill(path, model, renamed)
+    with torch.device("meta"):  # two vectors of 100,000 numbers would make a matrix of 40 GB
+        expected = build().backend.state_dict()
+    _check(path, expected, renamed)
+    return _fill(path, build(), renamed)
 
 
 def convert_aasist(path: Path, out: Path) -> Path:
@@ -92,17 +107,12 @@ def convert_rawnet2(path: Path, out: Path) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    path = Path(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; obtain it from the authors' repository") from error
-    except Exception as error:  # the restricted unpickler meets garbage with KeyError, IndexError and whatever else
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise CheckpointError(
-            f"{path}: holds more than tensors, or is damaged ({reason}); expected a state_dict saved with torch.save"
-        ) from error
-    if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+    state = load_state(path, most=LARGEST, hint="obtain it from the authors' repository")
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(type(n) is str and isinstance(t, Tensor) for n, t in state.items())
+    ):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, expected a state_dict: names and tensors only")
     return state
 
@@ -112,11 +122,12 @@ def _shape(path: Path, state: Mapping[str, Tensor], name: str, dimensions: int) 
         raise CheckpointError(f"{path}: {name} is missing; first names there: {', '.join(list(state)[:3])}")
     if state[name].ndim != dimensions:
         raise CheckpointError(f"{path}: {name} is {tuple(state[name].shape)}, expected {dimensions} dimensions")
+    if max(state[name].shape, default=0) > WIDEST:
+        raise CheckpointError(f"{path}: {name} has a size of {max(state[name].shape):,}, more than {WIDEST:,}")
     return tuple(state[name].shape)
 
 
-def _fill(path: Path, model: Model, state: Mapping[str, Tensor]) -> Model:
-    expected = model.backend.state_dict()
+def _check(path: Path, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     problems = [f"missing {n}" for n in expected if n not in state]
     problems += [f"unknown {n}" for n in state if n not in expected]
     problems += [
@@ -128,5 +139,9 @@ def _fill(path: Path, model: Model, state: Mapping[str, Tensor]) -> Model:
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{path}: not these weights: {'; '.join(problems[:3])}{more}")
+
+
+def _fill(path: Path, model: Model, state: Mapping[str, Tensor]) -> Model:
+    _check(path, model.backend.state_dict(), state)
     model.backend.load_state_dict(state)
     return model.eval()

@@ -16,21 +16,22 @@ torchvision's. The windows of the only max-pooling overlap (3 x 3, stride 2), as
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from xaibench.errors import CheckpointError
 from xaibench.grid import Grid
 from xaibench.recipe import Recipe
+from xaibench.states import load_state
 from xaibench_countermeasures.resnet_cqt import Carry, ResidualSum
 from xaibench_countermeasures.spectrogram import SpectrogramCountermeasure
+
+#: Bytes of a checkpoint; torchvision's has 100 MB.
+LARGEST = 1 << 30
 
 
 class OverlappingMaxPool(nn.MaxPool2d):
@@ -98,15 +99,8 @@ def load_imagenet(net: ResNet, path: Path) -> None:
     readable, or weights of another network.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; the option weights wants a local copy of ResNet50's ImageNet weights")
-    try:
-        safe = path.suffix == ".safetensors"
-        state = load_file(path) if safe else torch.load(path, weights_only=True, map_location="cpu")
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: neither safetensors nor a plain dictionary of tensors ({reason})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+    state = load_state(path, most=LARGEST, hint="the option weights wants a local copy of ResNet50's ImageNet weights")
+    if not isinstance(state, Mapping) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise CheckpointError(f"{path}: holds no dictionary of tensors; save the state_dict alone, not the model")
     state = {name: t for name, t in state.items() if not name.startswith("fc.")}
     first = state.get("conv1.weight")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import wave
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from xaibench.errors import ManifestError
+from xaibench import reading
+from xaibench.errors import ManifestError, RunError, first_line
+from xaibench.files import whole
 
 WAV_HEADER = 44  # bytes
 INDEX = "index.json"
@@ -41,9 +42,10 @@ def made_once(
             _replace(path, content)
             facts[key] = {"sha256": hashlib.sha256(content).hexdigest(), **said}
         _replace(folder / INDEX, json.dumps(facts, indent=0, sort_keys=True).encode())
-    except OSError as error:
+    except RunError as error:
+        why = getattr(error.__cause__, "strerror", None) or first_line(error)
         raise ManifestError(
-            f"{folder}: cannot write {name} here ({error.strerror}); pass --root {name}=FOLDER or set XDG_CACHE_HOME"
+            f"{folder}: cannot write {name} here ({why}); pass --root {name}=FOLDER or set XDG_CACHE_HOME"
         ) from error
     return facts
 
@@ -65,11 +67,9 @@ def wav(samples: np.ndarray, *, sample_rate: int) -> bytes:
 def _known(folder: Path, wanted: Mapping[str, tuple[Path, int]]) -> dict[str, Any] | None:
     """The index, if it and all the files are there; None otherwise."""
     try:
-        facts = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        facts = reading.json_object(folder / INDEX, ManifestError, hint="it is made again")
+    except ManifestError:
         return None  # not made yet, or damaged: made again
-    if not isinstance(facts, dict):
-        return None
     for key, (path, n_samples) in wanted.items():
         if key not in facts or not path.is_file() or path.stat().st_size != WAV_HEADER + 2 * n_samples:
             return None
@@ -77,7 +77,5 @@ def _known(folder: Path, wanted: Mapping[str, tuple[Path, int]]) -> dict[str, An
 
 
 def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{os.getpid()}.{path.name}")
-    scratch.write_bytes(content)
-    os.replace(scratch, path)
+    with whole(path) as scratch:
+        scratch.write_bytes(content)

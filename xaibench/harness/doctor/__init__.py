@@ -25,13 +25,15 @@ from xaibench.harness.doctor import folder, results
 from xaibench.harness.doctor.finding import CURES as CURES
 from xaibench.harness.doctor.finding import Finding as Finding
 from xaibench.harness.doctor.finding import name_of
+from xaibench.run_record import check_links
 
 
 def examine(run: Path) -> list[Finding]:
     """Everything that is found, in the order of the file names. Raises RunError for a folder that is no run."""
     run = _run_folder(run)
     sums, torn = _sums(run)
-    found = [*folder.of_lock(run), *folder.of_scratch(run), *folder.of_checksums(run, sums, torn), *folder.of_strangers(run)]
+    found = [*folder.of_links(run), *folder.of_lock(run)]
+    found += [*folder.of_scratch(run), *folder.of_checksums(run, sums, torn), *folder.of_strangers(run)]
     known = {str(run / name): digests for name, digests in sums.items()}
     found += folder.of_record(run, known)
     found += folder.of_verdicts(run, known)
@@ -48,9 +50,11 @@ def examine(run: Path) -> list[Finding]:
 def repair(run: Path) -> list[Finding]:
     """Cure what can be cured, until nothing curable is left; all that was found, with `repaired` where that is so.
 
-    Raises RunError for a folder that is no run, that another process holds, or that cannot be written.
+    Raises RunError for a folder that is no run, that another process holds, that cannot be written, or with a link in it
+    that leads elsewhere.
     """
     run = _run_folder(run)
+    check_links(run, writing=True)
     place = run / lock.NAME
     done: list[Finding] = []
     if place.is_dir() and not place.is_symlink():  # nobody can hold it

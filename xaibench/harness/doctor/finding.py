@@ -46,7 +46,9 @@ class Finding:
 
 def files_of(top: Path, suffix: str = "") -> list[Path]:
     """What is in a folder of `SUFFIXES`, with that ending: files, and folders that are called as its files are; sorted."""
-    found = []
+    found: list[Path] = []
+    if Path(top).is_symlink():  # what it leads to is not of the run; `folder.of_links` names it
+        return found
     for place, folders, names in os.walk(top):
         folders[:] = [name for name in folders if not is_scratch(name)]
         misplaced = [name for name in folders if Path(name).suffix == SUFFIXES[top.name]]  # a folder in place of a file

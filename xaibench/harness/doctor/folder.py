@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from xaibench import checksums, lock
+from xaibench import checksums, lock, reading
 from xaibench.errors import RunError
 from xaibench.files import is_scratch
-from xaibench.harness.doctor.finding import LISTED, SUFFIXES, Finding, files_of, name_of, reason
+from xaibench.harness.doctor.finding import AGAIN, LISTED, SUFFIXES, Finding, files_of, name_of, reason
 from xaibench.harness.results import read_object
 from xaibench.run_record import checked
 
@@ -90,6 +90,15 @@ def with_checksums(run: Path) -> Iterator[Path]:
             yield path
 
 
+def of_links(run: Path) -> Iterator[Finding]:
+    """Links that lead out of the folder: nothing is read or written through them."""
+    for path in sorted(reading.links_out(run, OURS)):
+        yield Finding(
+            name_of(run, path), "a link that leads out of the run folder",
+            "no command reads or writes through it; put what it leads to in its place", cure="hand",
+        )  # fmt: skip
+
+
 def of_strangers(run: Path) -> Iterator[Finding]:
     """Files that no run writes, among those that are read as results; and, in one line, beside them."""
     beside = sorted(p.name for p in run.iterdir() if p.name not in OURS and not is_scratch(p.name) and p.name != ".scratch")
@@ -145,7 +154,8 @@ def of_verdicts(run: Path, sums: dict[str, tuple[str, ...]]) -> Iterator[Finding
             yield Finding(name_of(run, path), reason(error, path), lost)
     for path in files_of(run / "errors", ".txt"):
         try:
-            checksums.check(path, path.read_bytes(), sums)
-        except (RunError, OSError) as error:
+            content = reading.content(path, RunError, what="text", hint=AGAIN, most=reading.LARGEST_JSON)
+            checksums.check(path, content, sums)
+        except RunError as error:
             lost = "the traceback of failed cells is lost; their rows keep its last line"
             yield Finding(name_of(run, path), reason(error, path), lost)
