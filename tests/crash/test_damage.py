@@ -11,6 +11,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 import toybench
 from crashing import SEED, files, rows, told
@@ -99,6 +100,18 @@ def test_damage_without_a_checksum_is_the_same_rows_or_an_error_of_ours(copy, tm
             assert str(path) in str(error)
             found[False] += 1
     assert min(found.values()) > 20
+
+
+def test_rows_under_the_names_of_others_are_neither_lost_nor_twice(root, copy, finished):
+    """Names tell chunks apart: one that is computed again must not be written over rows that were kept."""
+    one, other = sorted((copy / "rows" / "toy" / "native-eq2" / "energy").glob("*.parquet"))
+    one.unlink()
+    other.rename(one)
+    (copy / "SHA256SUMS").unlink()
+    summary = again(root, copy)
+    assert "1 row files hold other cells than their names say" in " ".join(summary.problems)
+    pd.testing.assert_frame_equal(rows(copy), rows(finished), check_exact=True)
+    assert again(root, copy).computed == 0
 
 
 def test_a_folder_in_place_of_a_row_file_is_named(copy):

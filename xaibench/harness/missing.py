@@ -88,6 +88,24 @@ def retire_unjudged(store: Store, have: pd.DataFrame, names: Sequence[str], prob
     return have[~have.file.isin(files)]
 
 
+def planned(
+    spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd.DataFrame, store: Store, problems: list[str]
+) -> tuple[list[Chunk], int]:
+    """What is to be computed, and how many rows are kept.
+
+    A file at the place of a chunk that is still to be computed holds rows of other cells: somebody renamed it. It goes to
+    `stale/`, else the chunk's rows would be written over them.
+    """
+    chunks = list(missing_chunks(spec, bench, chosen, have, store.path))
+    files = set(have.file.unique())
+    misnamed = sorted(files & {str(store.rows_file(chunk, spec.truth.name)) for chunk in chunks if chunk.metrics})
+    if not misnamed:
+        return chunks, len(have)
+    store.retire(misnamed)
+    problems.append(f"{len(misnamed)} row files hold other cells than their names say; they are computed again")
+    return planned(spec, bench, chosen, have[~have.file.isin(misnamed)], store, problems)
+
+
 def missing_chunks(spec: RunSpec, bench: Workbench, chosen: list[Pair], have: pd.DataFrame, folder: Path) -> Iterator[Chunk]:
     """Chunks for the cells that have no row yet, batch by batch, so that every method is on the board early.
 

@@ -27,7 +27,7 @@ from xaibench.harness.engine import Died, Engine, completed
 from xaibench.harness.environment import environment
 from xaibench.harness.guard import listening
 from xaibench.harness.heard import heard, said
-from xaibench.harness.missing import missing_chunks, retire_failed, retire_stale, retire_unjudged
+from xaibench.harness.missing import planned, retire_failed, retire_stale, retire_unjudged
 from xaibench.harness.plan import Chunk, fingerprint, ordered_pairs, reference_pairs, source_hash
 from xaibench.harness.preflight import check_countermeasure
 from xaibench.harness.results import Store, plain, safe
@@ -121,8 +121,7 @@ def run(
         have = retire_unjudged(store, have, _judged_now(before or {}, stamp), problems)
         if retry_failed:
             have = retire_failed(store, have, problems)
-        kept = len(have)
-        chunks = list(missing_chunks(spec, bench, chosen, have, store.path))
+        chunks, kept = planned(spec, bench, chosen, have, store, problems)
         del have
         if chunks or before is None:  # a run that finds nothing to do leaves the record of the one that did
             store.write_json("run.json", stamp)
@@ -391,9 +390,10 @@ def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
     for pair, values, region, valid in outcome.truths:
         path = maps.truth_path(store.path, spec.truth.name, values.shape[1], pair.id)
         if not path.exists():
-            maps.write_truth(
-                path, values, region, valid, metadata=_metadata(spec, chunk, pair)
-            )  # fmt: skip
+            facts = _metadata(spec, chunk, pair)
+            for whose in ("countermeasure", "attributor", "route"):  # it is every method's; who came first is chance
+                del facts[whose]
+            maps.write_truth(path, values, region, valid, metadata=facts)
     if outcome.error:
         place = f"errors/{safe(chunk.countermeasure)}-{chunk.route}-{safe(chunk.attributor)}-{chunk.name}.txt"
         store.write_text(place, outcome.error)
