@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import toybench
+from toys import LinearCM
 
 
 @pytest.fixture
@@ -138,10 +140,49 @@ def test_train_writes_weights_card_and_curves_and_continues(command, toy, tmp_pa
     assert code == 0, err
     assert "epoch   1/1" in printed and "eval toy" in printed
     assert {p.name for p in out.iterdir()} >= {"toy.safetensors", "toy.json", "history.csv", "scores.csv", "curves.png"}
+    (out / "curves.png").unlink()  # as where it was killed before it drew the last epoch
     code, printed, _ = command(*words)
     assert code == 0 and "epoch" not in printed, "a finished training was trained again"
+    assert (out / "curves.png").is_file()
     code, _, err = command(*words, "--seed", "1")
     assert code == 2 and "another spec" in err
+
+
+def raising(error):
+    def forward(*_: object) -> None:
+        raise error
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (SystemExit(0), "c-1/bonafide and 3 more: the countermeasure gives no score (SystemExit: 0)"),
+        (ValueError("no"), "c-1/bonafide and 3 more: the countermeasure gives no score (ValueError: no)"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "gives no score (OutOfMemoryError: CUDA out of memory)"),
+    ],
+)
+def test_a_countermeasure_at_fault_ends_an_evaluation_with_a_sentence(command, toy, tmp_path, monkeypatch, error, message):
+    monkeypatch.setattr(LinearCM, "forward", raising(error))
+    words = ["--cm", "toy", "--data", "toy", "--root", tmp_path / "corpus", "--checkpoint", toy[8], "--device", "cpu"]
+    code, _, err = command("evaluate", *words, "--out", tmp_path / "scores")
+    assert code == 2 and message in err, err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (SystemExit(0), "a plugin or a library called sys.exit(0) before the command was done"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "memory ran out (OutOfMemoryError: CUDA out of memory)"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "the device was lost (RuntimeError: CUDA error: device-"),
+    ],
+)
+def test_nothing_of_a_plugin_ends_a_command_without_a_word(command, toy, tmp_path, monkeypatch, error, message):
+    monkeypatch.setattr(LinearCM, "forward", raising(error))
+    words = ["--cm", "toy", "--data", "toy", "--root", f"toy={tmp_path / 'corpus'}", "--out", tmp_path / "trained"]
+    code, _, err = command("train", *words, "--batch-pairs", "1", "--epochs", "1", "--device", "cpu")
+    assert code and f"error: {message}" in err, err
 
 
 def test_usage_errors_exit_with_two(command):

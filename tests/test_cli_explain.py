@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from xaibench import audio, registry
+from xaibench.analysis import recording
 from xaibench.cli.app import app, main
 
 RATE = 16_000
@@ -99,6 +100,33 @@ def test_one_bad_file_of_several_stops_no_other(tmp_path, monkeypatch, capsys, s
     assert code == 2 and "1 of 3 recordings were not explained" in err and "not readable as a recording" in err
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a", "a-2"}
     assert err.count("was trained on") == 1
+
+
+def test_a_countermeasure_at_fault_costs_its_recording_and_says_which(tmp_path, monkeypatch, capsys, speech):
+    asked = recording.score_recordings
+
+    def fails_on_the_first(*words: object, **more: object) -> np.ndarray:
+        monkeypatch.setattr(recording, "score_recordings", asked)
+        sys.exit(0)
+
+    monkeypatch.setattr(recording, "score_recordings", fails_on_the_first)
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", speech, RATE)
+    words = (tmp_path / "a.wav", tmp_path / "b.wav", "--cm", "lcnn", "--xai", "saliency", "--no-listen")
+    code, out, err = run(monkeypatch, capsys, *words, "--out", tmp_path / "out", "--device", "cpu")
+    assert code == 2 and "lcnn calls b.wav" in out and f"{tmp_path / 'a.wav'}: lcnn gives no score (SystemExit: 0)" in err
+
+
+def test_a_lost_device_is_a_sentence(tmp_path, monkeypatch, capsys, speech):
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    soundfile.write(tmp_path / "a.wav", speech, RATE)
+    monkeypatch.setattr(recording.cell, "explain", lost)
+    words = (tmp_path / "a.wav", "--cm", "lcnn", "--xai", "saliency", "--out", tmp_path / "out", "--device", "cpu")
+    code, _, err = run(monkeypatch, capsys, *words)
+    assert code == 2 and err.startswith("error: saliency on lcnn: cpu on ") and "was lost to 'CUDA error" in err
+    assert "The rows" not in err
 
 
 def test_no_two_recordings_share_a_folder(tmp_path):

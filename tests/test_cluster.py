@@ -170,6 +170,15 @@ def test_a_worker_with_another_version_is_refused_by_name(cluster):
     check_same_rows(cluster, cluster.path / "run")
 
 
+def test_processes_that_do_not_start_are_an_error_of_ours(monkeypatch):
+    def refuses(**_: object) -> None:
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("distributed.LocalCluster", refuses)
+    with pytest.raises(RunError, match=r"2 processes of dask could not be started \(Nanny failed.*ulimit -n"):
+        DaskEngine(workers=2)
+
+
 def test_no_scheduler_is_said_with_the_command_that_starts_one():
     with pytest.raises(RunError, match=r"tcp://127\.0\.0\.1:9: no Dask scheduler answers.*dask scheduler"):
         DaskEngine("tcp://127.0.0.1:9", patience=1)

@@ -69,6 +69,13 @@ class Unspeakable(Exception):
         raise RuntimeError
 
 
+class Lethal(Exception):
+    """Whoever reads its text leaves."""
+
+    def __str__(self):
+        sys.exit(0)
+
+
 MISDEEDS = {
     "in-place": (in_place, "ok", ""),
     "no-gradient": (no_gradient, "failed", "changed torch's gradient mode"),
@@ -90,6 +97,7 @@ MISDEEDS = {
     "recursion": (leaving(lambda: sys.setrecursionlimit(150)), "ok", ""),
     "deaf-to-ctrl-c": (leaving(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)), "ok", ""),
     "unspeakable": (raising(Unspeakable()), "failed", r"^Unspeakable: \(what it says cannot be printed\)$"),
+    "lethal": (raising(Lethal()), "failed", r"^Lethal: \(what it says cannot be printed\)$"),
     "talkative": (raising(ValueError("no" * 10**6)), "failed", r"^ValueError: (?:no){250} \.\.\.$"),
     "surrogate": (raising(ValueError("bad \udcff")), "failed", "^ValueError: bad  $"),
     "escapes": (raising(ValueError("\x1b[31mred")), "failed", r"^ValueError:  \[31mred$"),

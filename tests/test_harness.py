@@ -152,6 +152,16 @@ def test_flipped_classes_make_every_row_void(root, tmp_path, monkeypatch):
     assert set(summary.statuses) == {"void"} and "in the right order" in summary.problems[0]
 
 
+def test_a_truth_is_the_same_file_whichever_method_came_first(root, tmp_path, monkeypatch):
+    toybench.install(monkeypatch, "toy-gradient")
+    kept = []
+    for name in ("energy", "toy-gradient"):
+        run(toybench.spec(root, name, keep_maps=True, limit=1), tmp_path / name)
+        kept.append({p.name: p.read_bytes() for p in (tmp_path / name / "maps" / "truth").rglob("*.safetensors")})
+        assert all(name.encode() not in content for content in kept[-1].values())
+    assert kept[0] == kept[1] and len(kept[0]) == 1
+
+
 def test_maps_are_kept_and_recompute_the_score(root, tmp_path, monkeypatch):
     from xaibench import maps
     from xaibench.metrics.localisation import relevance_rank_accuracy

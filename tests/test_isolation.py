@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -239,6 +240,18 @@ def test_a_fresh_interpreter_does_where_there_is_no_nursery(site, tmp_path):
     fresh.close()
     assert set(rows_of(tmp_path).status) == {"ok"}
     assert fresh._workers == {}
+
+
+def test_a_nursery_whose_run_went_without_its_answer_ends_quietly_with_its_workers():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    code = "from xaibench.harness import nursery\nnursery._over = lambda process: False\nnursery.serve"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}({theirs.fileno()})"], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True
+    )
+    ours.send(nursery._REQUEST.pack(nursery._RUNS, 1))  # it is closed before it can be answered
+    ours.close()
+    theirs.close()
+    assert process.communicate(timeout=60)[1] == "" and process.returncode == -signal.SIGKILL  # the end of `serve`
 
 
 def hears_interrupts():

@@ -1,5 +1,6 @@
 """Reading a run folder: what comes back, which file is named, and that resuming asks what its literal twin asks."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,9 @@ from twins import missing as twin
 from xaibench.errors import RunError
 from xaibench.harness import missing
 from xaibench.harness.results import SCHEMA, TEXT, Store, keys, read_files
+from xaibench.leaderboard.reading import read_rows
 from xaibench.truth import TruthSpec
-from xaibench.types import ROW_COLUMNS, Pair, Utterance
+from xaibench.types import ROW_COLUMNS, Pair, Row, Utterance
 
 METRICS = ("rank-accuracy", "drop-twin", "deletion-twin")
 PLUGIN = "plug"  # a metric of a plugin: its cells have fingerprints of their own
@@ -59,6 +61,37 @@ def test_rows_of_many_files_come_back_in_their_order_with_their_file(tmp_path):
         assert next(texts) == next(texts)
     np.testing.assert_array_equal(found[["value", "seconds"]], expected[["value", "seconds"]])
     assert found["file"].tolist() == [str(f) for f, t in zip(files, tables, strict=True) for _ in range(len(t))]
+
+
+def test_what_is_being_written_is_no_result(tmp_path):
+    write(tmp_path / "rows" / "lcnn", frame(5))
+    scratch = tmp_path / "rows" / "lcnn" / ".xaibench-0123456789abcdef.tmp"
+    write(scratch, frame(3))
+    (scratch / "half.parquet").write_bytes(b"PAR1")
+    assert len(Store(tmp_path).read_rows()) == 5
+    (tmp_path / "run.json").write_text('{"spec": {}, "identity": {}, "dataset": {}, "countermeasures": {}}')
+    assert len(read_rows([tmp_path])) <= 5
+
+
+def test_names_that_are_no_utf_8_are_read_and_written(tmp_path):
+    odd = tmp_path / os.fsdecode(b"r\xff\xfe")
+    files = write_oddly(odd, frame(4))
+    assert set(read_files(files)["file"]) == {str(files[0])}
+    store, chunk = Store(odd), SimpleNamespace(countermeasure="toy", route="native", attributor="m", name="00001-a")
+    with store.locked():
+        row = Row(**{**frame(1).iloc[0].to_dict(), "run": odd.name, "note": "no file \udcff\ud800 here"})
+        store.write_rows(chunk, "eq2", [row])
+    found = read_files([store.rows_file(chunk, "eq2")])
+    assert found["run"].tolist() == ["r\\udcff\\udcfe"] and found["note"].tolist() == ["no file \\udcff\\ud800 here"]
+
+
+def write_oddly(folder, table: pd.DataFrame) -> list:
+    """As `write`, where pyarrow would not take the name."""
+    folder.mkdir()
+    file = folder / "a.parquet"
+    with file.open("wb") as out:
+        pq.write_table(pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False), out)
+    return [file]
 
 
 def test_no_file_is_no_row_with_every_column(tmp_path):

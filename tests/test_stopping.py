@@ -6,6 +6,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -20,6 +21,7 @@ BODIES = {
     "swallows": "while True:\n        try:\n            time.sleep(0.01)\n        except BaseException:\n            pass",
     "in-c": "hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)",
     "slow-to-clean-up": "try:\n        time.sleep(1e6)\n    finally:\n        time.sleep(1e6)",
+    "an-error-of-c": "try:\n        time.sleep(1e6)\n    except BaseException:\n        raise ValueError('box') from None",
     "threads-that-stay": "threading.Thread(target=time.sleep, args=(1e6,)).start(); time.sleep(1e6)",
 }
 
@@ -59,6 +61,22 @@ def test_a_second_ctrl_c_ends_it_at_once():
         process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == STATUS
     assert process.stderr.read() == f"{STOPPED}\n"
+
+
+def test_an_interpreter_that_takes_long_to_end_is_not_waited_for():
+    head = "class Slow:\n    def __del__(self, sleep=time.sleep):\n        sleep(1e6)\ncli.slow = Slow()\n"
+    process = started(head, "time.sleep(1e6)")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == STATUS
+    assert process.stderr.read() == f"{STOPPED}\n"
+
+
+@pytest.mark.parametrize("fill", ["os.write(2, bytes(2**16))", "os.close(2)"], ids=["nobody reads", "closed"])
+def test_a_stream_that_takes_nothing_does_not_hold_it(fill):
+    process = started("", f"{fill}\n    {BODIES['swallows']}")
+    time.sleep(0.5)  # its pipe is full
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == STATUS
 
 
 def test_ctrl_c_that_is_ignored_stays_so():

@@ -279,6 +279,13 @@ def test_a_run_that_no_board_would_rank_is_refused(copied, change, why):
     assert why in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_does_not_have_is_refused_by_name(copied, number):
+    packs.edit_record(copied, lambda r: r["countermeasures"]["toy"].update(card={"eer": {"dev": {"x": number}}}))
+    with pytest.raises(SubmissionError, match=r"run\.json: a number in it is NaN or infinite"):
+        pack_run(copied)
+
+
 def test_a_run_without_a_value_or_with_rows_missing_is_refused(copied, root, tmp_path):
     next((copied / "rows" / "toy").rglob("toy-gradient/*.parquet")).unlink()
     with pytest.raises(SubmissionError, match="toy-gradient on toy lacks 6 of 18 cells"):

@@ -102,10 +102,19 @@ def settle(run: Path) -> None:
     Raises RunError where it cannot be written.
     """
     sums, torn = read(run)
-    there = {name: values for name, values in sums.items() if (Path(run) / name).is_file()}
+    root = reading.Root(run)
+    there = {name: values for name, values in sums.items() if _is_there(root, name)}
     if not torn and len(there) == len(sums) and all(len(values) == 1 for values in sums.values()) and _alone(run):
         return
     write(run, {name: _right(Path(run) / name, values) for name, values in there.items()})
+
+
+def _is_there(root: reading.Root, name: str) -> bool:
+    """Whether a line's name is that of a file in the run; a name that no file can have, or that leads out of it, is not."""
+    try:
+        return root(name).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _alone(run: Path) -> bool:

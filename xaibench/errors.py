@@ -59,7 +59,9 @@ def first_line(thing: object) -> str:
     """
     try:
         text = str(thing)[: 100 * LONGEST]  # cut before it is looked at: it may be a gigabyte
-    except Exception:  # noqa: BLE001 - an error whose own text fails is still an error
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - an error whose own text fails, or ends the process, is still an error
         return "(what it says cannot be printed)"
     line = "".join(c if c.isprintable() else " " for c in next(iter(text.splitlines()), ""))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."

@@ -114,7 +114,7 @@ def evaluate_files(
     something else or of utterances that are not in this set, when a name comes twice, when there is nothing to score, or
     when everything failed; XaibenchError for a damaged score file there and for a name that is empty.
     """
-    from xaibench.scoring import score_recordings
+    from xaibench.scoring import asking, score_recordings
     from xaibench.weights import weights_hash
 
     if on_error not in ("stop", "skip"):
@@ -150,7 +150,9 @@ def evaluate_files(
     def flush() -> None:
         if not batch:
             return
-        scores = score_recordings(cm, [samples for _, samples in batch], device=device, batch_size=batch_size)
+        more = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+        with asking("the countermeasure", batch[0][0].utterance + more):
+            scores = score_recordings(cm, [samples for _, samples in batch], device=device, batch_size=batch_size)
         trials = [Trial(t.utterance, t.attack, float(s)) for (t, _), s in zip(batch, scores, strict=True)]
         batch.clear()
         log.add(t for t in trials if math.isfinite(t.score))

@@ -79,6 +79,15 @@ def is_scratch(name: str) -> bool:
     return name.startswith(_FORM[0]) and name.endswith(_FORM[1])
 
 
+def below(folder: Path, suffix: str) -> list[Path]:
+    """What ends so in a folder and in those below, sorted; nothing of scratch, which is being written or half-written."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_scratch(name)]
+        found += [Path(place, name) for name in [*folders, *names] if name.endswith(suffix)]
+    return sorted(found)
+
+
 def abandoned(folder: Path, *, deep: bool = False) -> Iterator[Path]:
     """Scratch folders in a folder, or with `deep` in all that it holds, whose writers have ended."""
     for place, folders, _ in os.walk(folder):

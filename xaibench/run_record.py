@@ -95,7 +95,14 @@ _NUMBER = (int, float, NoneType)
 _DATASET = {"name": _TEXT, "hash": _TEXT, "pairs": _NUMBER}
 _COUNTERMEASURE = {"eer": _NUMBER, "weights": _TEXT, "card": (dict, NoneType)}
 _PLUGIN = {"options": (dict, NoneType), "needs": (list, NoneType), "flags": (list, NoneType)}
-_SPEC = {"data": _TEXT, "precision": _TEXT, "options": (dict, NoneType), "checkpoints": (dict, NoneType)}
+_SPEC = {
+    "data": _TEXT,
+    "precision": _TEXT,
+    "options": (dict, NoneType),
+    "checkpoints": (dict, NoneType),
+    "countermeasures": (list, NoneType),
+    "attributors": (list, NoneType),
+}
 _ENVIRONMENT = {"git_commit": _TEXT, "packages": dict}
 
 
@@ -108,6 +115,9 @@ def _of_stamp(where: str, stamp: Mapping[str, Any]) -> Iterator[tuple[str, Any, 
     for name, kinds in (("spec", _SPEC), ("environment", _ENVIRONMENT)):
         yield f"{where}{name}", stamp.get(name, {}), dict
         yield from _of(f"{where}{name}.", stamp.get(name, {}), kinds)
+    for name in ("countermeasures", "attributors"):
+        for number, part in enumerate(stamp.get("spec", {}).get(name) or ()):
+            yield f"{where}spec.{name}.{number}", part, str
     options = stamp.get("spec", {}).get("options") or {}
     yield from ((f"{where}spec.options.{name}", given, (dict, NoneType)) for name, given in options.items())
 

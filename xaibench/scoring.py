@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xaibench.audio import fit
-from xaibench.errors import AudioError, PluginError
+from xaibench.errors import AudioError, PluginError, XaibenchError, told
 from xaibench.protocols import Countermeasure
 
 
@@ -50,6 +51,27 @@ def windows(samples: np.ndarray, n_samples: int) -> np.ndarray:
     last = len(samples) - n_samples
     starts = sorted({*range(0, last, max(n_samples // 2, 1)), last})
     return np.stack([samples[s : s + n_samples] for s in starts])
+
+
+@contextmanager
+def asking(whom: str, of: str) -> Iterator[None]:
+    """Within the block a countermeasure scores recordings, where there is no cell that could hold its fault.
+
+    Whatever it raises, `SystemExit` too, becomes a PluginError that says who and `of` what; Ctrl-C passes.
+
+    >>> with asking("lcnn", "a.wav"):
+    ...     raise ValueError("no")
+    Traceback (most recent call last):
+    xaibench.errors.PluginError: a.wav: lcnn gives no score (ValueError: no)
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except XaibenchError as error:
+        raise type(error)(f"{of}: {error}") from error
+    except BaseException as error:
+        raise PluginError(f"{of}: {whom} gives no score ({told(error)})") from error
 
 
 @torch.inference_mode()

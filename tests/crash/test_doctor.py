@@ -235,6 +235,26 @@ def test_damage_is_found_repaired_and_computed_again(root, finished, copy, damag
     assert not [f for f in doctor.examine(copy) if f.ill or f.cure == "run"]
 
 
+def test_a_map_of_another_seed_is_not_that_of_these_rows(root, finished, copy, tmp_path):
+    """Same place, whole, and named for the same utterance: only the fingerprint tells."""
+    again(root, tmp_path / "other", seed=1)
+    theirs = first(tmp_path / "other" / "maps" / "toy", "*.safetensors")
+    mine = copy / theirs.relative_to(tmp_path / "other")
+    shutil.copy(theirs, mine)
+    found, missing = doctor.examine(copy)
+    assert missing.file == found.file and missing.cure == "run"
+    assert found.file == str(mine.relative_to(copy)) and "a map of other code, weights, options or seed" in found.what
+    doctor.repair(copy)
+    again(root, copy)
+    assert mine.read_bytes() == (finished / mine.relative_to(copy)).read_bytes() and doctor.examine(copy) == []
+
+
+def test_a_file_s_name_takes_one_line_whatever_it_is(copy):
+    (copy / "rows" / "a\nb.txt").write_text("")
+    (found,) = doctor.examine(copy)
+    assert str(found).startswith("rows/a\\nb.txt: ") and "\n" not in str(found)
+
+
 def test_maps_that_are_gone_are_for_the_run(root, copy):
     shutil.rmtree(copy / "maps")
     found = doctor.examine(copy)

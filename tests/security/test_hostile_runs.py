@@ -273,3 +273,25 @@ def test_a_number_of_a_record_that_counts_nothing_is_refused(tmp_path, number):
     run = hostile.write(tmp_path / "run", fake_run.rows(fake_run.SCORES, utterances=1), content)
     with pytest.raises(RunError, match=r"dataset\.pairs is"):
         read_rows([run])
+
+
+@pytest.mark.parametrize("name", ["attributors", "countermeasures"])
+def test_names_of_a_record_that_are_no_texts_are_refused(tmp_path, name):
+    content = hostile.record()
+    content["spec"][name] = ["x", []]
+    run = hostile.write(tmp_path / "run", fake_run.rows(fake_run.SCORES, utterances=1), content)
+    with pytest.raises(RunError, match=rf"spec\.{name}\.1 is list"):
+        read_rows([run])
+
+
+@pytest.mark.parametrize("name", ["x" * 3000, "a/" * 3000, "../../secret", "/etc/passwd", "a\udcff"])
+def test_lines_of_checksums_of_what_no_run_has_are_void(tmp_path, name):
+    """Also twice, when the file itself would be asked which of the two is right."""
+    run = hostile.write(tmp_path / "a" / "run", fake_run.rows(fake_run.SCORES, utterances=1), hostile.record())
+    (tmp_path / "secret").write_text("x")
+    kept = checksums.read(run)[0]
+    with (run / checksums.NAME).open("a", encoding="utf-8", errors="replace") as file:
+        file.write(f"{'0' * 64}  {name}\n{'1' * 64}  {name}\n")
+    doctor.examine(run)
+    checksums.settle(run)
+    assert checksums.read(run)[0] == kept

@@ -1,5 +1,7 @@
 """Pages are escaped, whole or not there, and ask nobody for anything."""
 
+import base64
+import hashlib
 import json
 import re
 
@@ -41,9 +43,24 @@ def test_a_page_of_one_file_names_no_other():
     assert page.count("<script") == page.count("</script>") and page.count("<style") == page.count("</style>")
 
 
+def scripts_allowed(page):
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1]
+    return re.search(r"script-src ([^;]*);", policy)[1].split()
+
+
+def test_a_policy_allows_the_page_its_own_scripts_and_no_other():
+    page = shell.render("base.html.j2", title="x", inline=True, footer="the-scripts-of-this-page")
+    hashes = [
+        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+        for text in re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    ]
+    assert hashes and scripts_allowed(page) == hashes and page.count("the-scripts-of-this-page") == 1
+    assert scripts_allowed(shell.render("base.html.j2", title="x")) == ["'self'", "file:"]
+
+
 def test_every_asset_can_stand_within_a_page():
     for path in sorted(shell.ASSETS.iterdir()):
-        element = str(shell._element(path.name, "", True))
+        element = str(shell._element(path.name, "", True)[0])
         kind = "style" if path.suffix == ".css" else "script"
         assert len(re.findall(f"</{kind}", element, flags=re.IGNORECASE)) == 1, path.name
 

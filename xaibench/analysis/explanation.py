@@ -33,6 +33,7 @@ from xaibench.grid import Grid
 from xaibench.leaderboard.writing import plain
 from xaibench.listen import kept, power_of, removed
 from xaibench.recordings import Recording, read_any
+from xaibench.scoring import asking
 from xaibench.types import Axis
 
 DRAWS = 3  # random masks that are scored
@@ -254,7 +255,8 @@ def explain_on(
     recording = read_any(Path(path), sample_rate=grid.sample_rate, excerpt=settings.excerpt)
     loaded = bench.countermeasure(bench.name)
     windows = cut(recording.samples, loaded.module.n_samples, overlap=settings.overlap)
-    scores = bench.scores(windows.waves)
+    with asking(bench.name, str(path)):
+        scores = bench.scores(windows.waves)
     if not np.isfinite(scores).all():
         raise XaibenchError(f"{path}: {bench.name} gives a score that is NaN or infinite; nothing can be explained")
     made, failures = maps_of(bench, windows, report=report)
@@ -269,9 +271,10 @@ def explain_on(
         spots = places(one.values, axes, share=share, power=power, resolves=one.resolves)
         heard = control = Heard()
         if settings.sounds and len(spots):
-            heard = _scored(bench, recording.samples, spots.mask)
-            key = one.resolves, int(spots.mask.sum())
-            control = drawn[key] = drawn.get(key) or _random(bench, recording.samples, spots.mask, one.resolves)
+            with asking(bench.name, f"{path}, what {name} keeps and removes"):
+                heard = _scored(bench, recording.samples, spots.mask)
+                key = one.resolves, int(spots.mask.sum())
+                control = drawn[key] = drawn.get(key) or _random(bench, recording.samples, spots.mask, one.resolves)
         paper = bench.attributor(name).paper
         over_time = of_recording(one.values, *axes, recording.samples, grid.sample_rate)
         found[name] = MethodMap(

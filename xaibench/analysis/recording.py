@@ -23,12 +23,12 @@ import torch
 
 from xaibench import registry
 from xaibench.analysis.windows import Windows, join
-from xaibench.errors import Undefined, Unsupported, XaibenchError, told
+from xaibench.errors import RunError, Undefined, Unsupported, XaibenchError, told
 from xaibench.grid import Grid
 from xaibench.harness import cell
 from xaibench.harness.device import to_device
 from xaibench.harness.known import found_weights
-from xaibench.harness.sizes import is_poisoned, with_room
+from xaibench.harness.sizes import is_poisoned, lost_device, with_room
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import Prepared, Workbench
 from xaibench.metrics.probe import Probe
@@ -184,7 +184,7 @@ def maps_of(
                 failures[method] = str(reason)
             except Exception as error:  # whatever a plugin raises costs its own map only
                 if is_poisoned(error):
-                    raise
+                    raise RunError(lost_device(error, bench.device, f"{method} on {bench.name}", "")) from error
                 bench.forget(bench.name)  # it may have stopped half-way through changing the countermeasure
                 failures[method] = told(error)
     report(len(chunks) * len(methods), len(chunks) * len(methods))

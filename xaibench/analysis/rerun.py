@@ -21,7 +21,7 @@ from xaibench.analysis.temporal import ClassCurves
 from xaibench.errors import RunError, XaibenchError, told
 from xaibench.grid import Grid
 from xaibench.harness import cell
-from xaibench.harness.sizes import is_poisoned
+from xaibench.harness.sizes import is_poisoned, lost_device
 from xaibench.harness.spec import RunSpec
 from xaibench.harness.workbench import Workbench
 from xaibench.run_record import read_record
@@ -75,7 +75,7 @@ def explained(
                 continue
             except Exception as error:  # whatever a plugin raises costs its own map only
                 if is_poisoned(error):
-                    raise
+                    raise RunError(lost_device(error, bench.device, f"{method} on {bench.name}", "")) from error
                 bench.forget(bench.name)
                 failures[method] = told(error)
                 prepared = bench.seen(np.asarray(wave, dtype=np.float32)[None], (name,))

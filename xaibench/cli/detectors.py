@@ -98,6 +98,8 @@ def train(
         file = train_countermeasure(
             recipe, corpora, folder, spec, options=options, excerpts=excerpts, device=str(choose_device(device)), report=line
         )  # fmt: skip
+        if (folder / "history.csv").exists():  # one that was killed before it drew its last epoch does not come by above
+            training_curves(folder / "history.csv", folder / "curves.png")
         card = read_card(file)
         for split_name, sets in card["eer"].items():
             for name, rates in sets.items():

@@ -5,6 +5,9 @@ method or of a library can catch the exception, one that arrives inside a destru
 of it only when a long call into C returns. So a thread, which the signal wakes by itself, counts GRACE seconds and then ends
 the process as a SIGKILL would. That loses nothing: every file is written whole or not at all, and the same command
 continues. A second Ctrl-C does so at once.
+
+A command that has ended by itself does not wait for Python either: an interpreter with torch takes seconds to take itself
+apart on a busy machine, and no thread of Python's counts meanwhile.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 #: Seconds in which a command may end by itself.
 GRACE = 1.5
@@ -26,6 +30,8 @@ STOPPED = "stopped; what was finished is kept, and of a run or an evaluation the
 SHOW_CURSOR = "\x1b[?25h"
 #: Set by whoever has printed STOPPED.
 told = threading.Event()
+#: Set when a SIGINT has come; how many seconds to wait for the thread to say so.
+heard, HEARING = threading.Event(), 0.5
 
 
 @contextmanager
@@ -49,6 +55,16 @@ def heeding_interrupts() -> Iterator[None]:
         os.close(says)  # which ends the watch, unless it counts
 
 
+def leave() -> None:
+    """End the process at once where a SIGINT brought it here. Returns where none did."""
+    if not heard.wait(HEARING):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(STATUS)
+
+
 def _watch(hears: int) -> None:
     """Wait for the first SIGINT, then for a second one or for the end of the grace."""
     signals = b""
@@ -57,6 +73,7 @@ def _watch(hears: int) -> None:
         if not signals:
             os.close(hears)
             return
+    heard.set()
     end = time.monotonic() + GRACE
     while select.select([hears], [], [], left := max(0.0, end - time.monotonic()))[0]:
         new = os.read(hears, 1)
@@ -65,5 +82,7 @@ def _watch(hears: int) -> None:
         if not new or signal.SIGINT in new:
             break
     if not told.is_set():
-        os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{STOPPED}\n".encode())  # whatever holds Python's own streams
+        with suppress(OSError, ValueError):  # closed
+            if select.select([], [2], [], 0)[1]:  # else a pipe that nobody empties, a terminal that is held: it would wait
+                os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{STOPPED}\n".encode())  # whatever holds Python's streams
     os._exit(STATUS)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any
 
-from xaibench.errors import RunError
+from xaibench.errors import RunError, first_line
 from xaibench.harness.engine import Engine, Gone
 from xaibench.harness.tasks import Task
 from xaibench.harness.worker import introduce
@@ -83,11 +83,19 @@ class DaskEngine(Engine):
             except ValueError as error:
                 raise RunError(f"--scheduler {scheduler!r}: {error}; expected tcp://HOST:8786") from error
         else:
-            with _deaf_to_interrupts():
-                self._cluster = distributed.LocalCluster(  # no limit of memory: a share each would stop torch on a laptop
-                    n_workers=_cores() if workers is None else workers, threads_per_worker=1, processes=True,
-                    dashboard_address=":0", memory_limit=0, silence_logs=logging.CRITICAL,
-                )  # fmt: skip
+            count = _cores() if workers is None else workers
+            try:
+                with _deaf_to_interrupts():
+                    self._cluster = distributed.LocalCluster(
+                        n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0",
+                        memory_limit=0,  # none: a share each would stop torch on a laptop
+                        silence_logs=logging.CRITICAL,
+                    )  # fmt: skip
+            except (RuntimeError, OSError) as error:
+                raise RunError(
+                    f"{count} processes of dask could not be started ({first_line(error)}); is the limit of open files "
+                    f"(`ulimit -n`), of processes or of memory too low? Take fewer --workers, or --engine local"
+                ) from error
         disable_gc_diagnosis(force=True)  # its callback swallows a Ctrl-C that arrives within it
         self._connect()
 

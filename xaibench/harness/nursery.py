@@ -156,7 +156,10 @@ def serve(descriptor: int) -> None:
     workers: set[int] = set()
     with socket.socket(fileno=descriptor) as control:
         while True:
-            message, files, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
+            try:
+                message, files, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
+            except ConnectionError:  # closed before it took the last answer
+                break
             if not message:
                 break
             what, process = _REQUEST.unpack(message)
@@ -175,7 +178,10 @@ def serve(descriptor: int) -> None:
                 answer = _ended(abs(process), hung_up=process < 0)
                 workers.discard(abs(process))
                 _sweep(workers)
-            control.send(_ANSWER.pack(answer))
+            try:
+                control.send(_ANSWER.pack(answer))
+            except ConnectionError:  # the run was ended meanwhile
+                break
     for process in workers:
         _ended(process, hung_up=False)
     _sweep(set())

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from xaibench import checksums, lock, reading
 from xaibench.errors import RunError, first_line
-from xaibench.files import sync, whole
+from xaibench.files import below, sync, whole
 from xaibench.run_record import check_links
 from xaibench.types import ROW_COLUMNS, Row
 
@@ -101,7 +101,8 @@ class Store:
 
     def write_rows(self, chunk: Chunk, truth: str, rows: Sequence[Row]) -> None:
         """All rows of a chunk, in one file."""
-        table = pa.Table.from_pylist([dict(zip(ROW_COLUMNS, astuple(r), strict=True)) for r in rows], schema=SCHEMA)
+        fields = [dict(zip(ROW_COLUMNS, map(_storable, astuple(r)), strict=True)) for r in rows]
+        table = pa.Table.from_pylist(fields, schema=SCHEMA)
         content = pa.BufferOutputStream()
         pq.write_table(table, content, write_page_checksum=True)  # they also tell damage where SHA256SUMS is lost
         self._write(self.rows_file(chunk, truth), content.getvalue().to_pybytes())
@@ -113,8 +114,7 @@ class Store:
 
     def read_rows(self) -> pd.DataFrame:
         """Every row written so far, as `read_files` gives it. Raises RunError naming a damaged file."""
-        files = sorted(self.rows.rglob("*.parquet"))
-        return read_files(files, complete=False, sums=self._known())
+        return read_files(below(self.rows, ".parquet"), complete=False, sums=self._known())
 
     def _known(self) -> dict[str, tuple[str, ...]]:
         return checksums.known(self.path) if self._sums is None else self._sums
@@ -152,7 +152,7 @@ def read_files(files: Sequence[Path], *, complete: bool = True, sums: Mapping[st
     for name, column in zip(ROW_COLUMNS, table.unify_dictionaries().columns, strict=True):
         columns[name] = _categories(column) if name in TEXT else column.to_numpy()
     origin = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-    columns["file"] = pd.Categorical.from_codes(origin, categories=pd.Index([str(f) for f in files], dtype=str))
+    columns["file"] = pd.Categorical.from_codes(origin, categories=pd.Index([str(f) for f in files], dtype=object))
     return pd.DataFrame(columns, copy=False)
 
 
@@ -240,6 +240,11 @@ def read_object(path: Path, sums: Mapping[str, Collection[str]] = {}) -> dict[st
     if not isinstance(found, dict):
         raise RunError(f"{path}: damaged (holds no object); {_ANEW}")
     return found
+
+
+def _storable(value: Any) -> Any:
+    """A field of a row; in a text, half a surrogate pair (of a name that is no UTF-8) is spelled out: no table holds it."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def plain(value: Any) -> Any:

@@ -383,9 +383,11 @@ def _died(chunk: Chunk, bench: Workbench, run: str, error: BaseException) -> Out
 
 def _keep(store: Store, spec: RunSpec, chunk: Chunk, outcome: Outcome) -> None:
     """Maps and warnings first, then the rows: a row on disk means that everything of its cell is."""
+    prints = dict(zip((pair.id for pair in chunk.pairs), chunk.fingerprints, strict=True))
     for kept in outcome.maps:
         path = maps.map_path(store.path, chunk.countermeasure, chunk.route, chunk.attributor, kept.pair.id)
         facts = {**_metadata(spec, chunk, kept.pair), "resolves": ",".join(kept.resolves)}
+        facts["fingerprint"] = prints[kept.pair.id]
         maps.write_map(path, kept.values, metadata=facts, curves=kept.curves)
     for pair, values, region, valid in outcome.truths:
         path = maps.truth_path(store.path, spec.truth.name, values.shape[1], pair.id)

@@ -120,17 +120,22 @@ def _poisons(error: BaseException) -> bool:
 def _said(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - an error whose own text fails says nothing
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - an error whose own text fails, or ends the process, says nothing
         return ""
 
 
-def lost_device(error: BaseException, device: torch.device, doing: str) -> str:
-    """The sentence about a lost CUDA context: which process of which host, what it did, and how to go on."""
+def lost_device(
+    error: BaseException, device: torch.device, doing: str,
+    kept: str = "The rows of finished chunks are kept; the same command continues in a new process.",
+) -> str:  # fmt: skip
+    """The sentence about a lost CUDA context: which process of which host, what it did, what is kept, and how to go on."""
     said = first_line(next(e for e in _chain(error) if _poisons(e))) or "a CUDA error"
     return (
         f"{doing}: {device} on {socket.gethostname()} (process {os.getpid()}) was lost to {said!r}; CUDA answers nothing "
-        f"more in that process. The rows of finished chunks are kept; the same command continues in a new process. If it "
-        f"ends here again, leave that method out, or find its kernel with CUDA_LAUNCH_BLOCKING=1"
+        f"more in that process.{f' {kept}' if kept else ''} If it ends here again, leave that method out, or find its "
+        f"kernel with CUDA_LAUNCH_BLOCKING=1"
     )
 
 

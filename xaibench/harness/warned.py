@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xaibench.errors import RunError
+from xaibench.files import below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ def said_over(run: Path, utterance: str) -> list[str]:
 
 def _every(runs: Sequence[Path]) -> Iterator[tuple[tuple[str, str, str, str], Said]]:
     for run in map(Path, runs):
-        for file in sorted((run / FOLDER).rglob("*.json")):
+        for file in below(run / FOLDER, ".json"):
             rows = run / "rows" / file.relative_to(run / FOLDER).with_suffix(".parquet")
             if os.path.exists(rows):  # else the run was killed between the two, and its cells are computed again
                 yield from _lines(file)

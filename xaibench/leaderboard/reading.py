@@ -16,6 +16,7 @@ import pandas as pd
 
 from xaibench import checksums
 from xaibench.errors import RunError
+from xaibench.files import below
 from xaibench.harness.results import TEXT, keys, read_files
 from xaibench.run_record import read_record
 from xaibench.types import STATUSES
@@ -41,7 +42,7 @@ def read_rows(runs: Sequence[Path], *, encoded: bool = False) -> pd.DataFrame:
         raise RunError("no run folder given; `xaibench run --out FOLDER` makes one")
     records = {Path(run): read_record(run) for run in runs}
     _check_identities(records)
-    files = {run: sorted((run / "rows").rglob("*.parquet")) for run in records}
+    files = {run: below(run / "rows", ".parquet") for run in records}
     for run, found in files.items():
         if not found:
             raise RunError(f"{run}: no rows yet; has the run finished its first chunk?")

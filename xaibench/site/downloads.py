@@ -193,5 +193,5 @@ def _write_parquet(path: Path, table: pd.DataFrame) -> None:
     for i, field in enumerate(arrow.schema):  # categories are a way of reading, not of keeping
         if pa.types.is_dictionary(field.type):
             arrow = arrow.set_column(i, field.name, arrow.column(i).cast(pa.string()))
-    with whole(path) as scratch:
-        pq.write_table(arrow, scratch, compression="zstd")
+    with whole(path) as scratch, scratch.open("wb") as file:  # not by its name, which may be no UTF-8
+        pq.write_table(arrow, file, compression="zstd")

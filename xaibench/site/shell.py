@@ -1,7 +1,8 @@
 """One page: a Jinja template, the files it needs, and where it stands in the site.
 
 Every page opens from a folder (file://) and asks nobody for anything: styles and scripts lie beside it or, for a page that
-is one file (`inline=True`), within it. A content security policy in every page's head forbids requests to other places.
+is one file (`inline=True`), within it. A content security policy in every page's head forbids requests to other places, and
+scripts that are not files beside the page or, within a page of one file, those that its policy names by their hashes.
 Every value is escaped unless a template says otherwise, and a template that asks for a value nobody gave is an error.
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ASSETS, TEMPLATES = HERE / "assets", HERE / "templates"
 COMMON = ("site.css", "site.js")  # what every page links to
+_SCRIPTS = "the-scripts-of-this-page"  # stands in a policy until the scripts are known
 _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAKEN = re.compile(r"index|con|prn|aux|nul|com\d|lpt\d|_.*")
 
@@ -44,10 +46,14 @@ def render(template: str, *, root: str = "", inline: bool = False, **content: ob
     True
     """
     from jinja2 import TemplateNotFound, UndefinedError
+    from markupsafe import Markup
 
-    frame = {"root": root, "inline": inline, "nav": (), "footer": ""}
+    own: list[str] = []  # hashes of the scripts that stand within the page: a policy that names them allows no other
+    frame: dict[str, object] = {"root": root, "inline": inline, "nav": (), "footer": "", "own": own}
+    frame["scripts"] = _SCRIPTS if inline else Markup("'self' file:")
     try:
-        return _environment().get_template(template).render({**frame, **content})
+        page = _environment().get_template(template).render({**frame, **content})
+        return page.replace(_SCRIPTS, " ".join(own) or "'none'", 1) if inline else page  # the first: before all content
     except TemplateNotFound as error:
         raise XaibenchError(f"{error.name}: no such template in {TEMPLATES.name}/") from error
     except UndefinedError as error:
@@ -159,7 +165,10 @@ def _environment() -> Environment:
 
     @pass_context
     def asset(context, name: str) -> Markup:
-        return _element(name, context["root"], context["inline"])
+        element, text = _element(name, context["root"], context["inline"])
+        if text:
+            context["own"].append(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'")
+        return element
 
     environment.globals["asset"] = asset
     return environment
@@ -174,17 +183,18 @@ def _in_order(value: object) -> object:
     return _TURNS.sub(lambda sign: f"U+{ord(sign[0]):04X}", value) if type(value) is str else value
 
 
-def _element(name: str, root: str, inline: bool) -> Markup:
-    """The element that brings a style or a script into a page."""
+def _element(name: str, root: str, inline: bool) -> tuple[Markup, str]:
+    """The element that brings a style or a script into a page, and the script's text where it stands in there."""
     from markupsafe import Markup, escape
 
     style = name.endswith(".css")
     if inline:
         # An end tag within a script or a style would end it.
         text = re.sub(r"</(?=script|style)", r"<\\/", _asset_text(name), flags=re.IGNORECASE)
-        return Markup(f"<style>{text}</style>" if style else f"<script>{text}</script>")
+        return (Markup(f"<style>{text}</style>"), "") if style else (Markup(f"<script>{text}</script>"), text)
     address = escape(f"{root}assets/{name}")
-    return Markup(f'<link rel="stylesheet" href="{address}">' if style else f'<script src="{address}" defer></script>')
+    link = f'<link rel="stylesheet" href="{address}">' if style else f'<script src="{address}" defer></script>'
+    return Markup(link), ""
 
 
 @cache

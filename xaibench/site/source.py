@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xaibench.files import below
 from xaibench.leaderboard import table
 from xaibench.run_record import read_record
 from xaibench.site import content
@@ -77,7 +78,7 @@ def _day(run: Path, record: Mapping[str, Any]) -> str:
     """The day a run was made, as it says itself or, of older ones, as its newest rows do. YYYY-MM-DD."""
     if record.get("days"):
         return str(record["days"][-1])
-    newest = max((p.stat().st_mtime for p in (run / "rows").rglob("*.parquet")), default=0.0)
+    newest = max((p.stat().st_mtime for p in below(run / "rows", ".parquet")), default=0.0)
     return datetime.fromtimestamp(newest, UTC).date().isoformat() if newest else ""
 
 

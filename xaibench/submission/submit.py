@@ -52,7 +52,13 @@ def pack_run(run: Path, claims: Path | None = None) -> tuple[bytes, list[str]]:
     facts = scrub.everywhere(run_facts(record, rows))
     rows = in_order(_scrubbed(rows, scrub))
     lines = board_lines(rows)
-    members = {RUN: json_bytes(facts), ROWS: table_bytes(rows), BOARD: json_bytes(lines)}
+    try:
+        told = json_bytes(facts)
+    except ValueError as error:
+        raise SubmissionError(
+            f"{run / 'run.json'}: a number in it is NaN or infinite, which no pack holds; run it again"
+        ) from error
+    members = {RUN: told, ROWS: table_bytes(rows), BOARD: json_bytes(lines)}
     said = []
     if claims is not None:
         said = scrub.everywhere(read_claims(Path(claims), lines))

@@ -41,7 +41,8 @@ class Finding:
 
     def __str__(self) -> str:
         end = "repaired" if self.repaired else CURES[self.cure]
-        return f"{self.file}: {self.what}; {self.consequence} ({end})"
+        file = self.file.replace("\n", "\\n")  # a line a finding, whatever a file is called
+        return f"{file}: {self.what}; {self.consequence} ({end})"
 
 
 def files_of(top: Path, suffix: str = "") -> list[Path]:

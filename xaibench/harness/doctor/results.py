@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -92,11 +92,12 @@ def of_cells(run: Path, rows: pd.DataFrame, sums: dict[str, tuple[str, ...]]) ->
 
 
 def of_maps(run: Path, rows: pd.DataFrame) -> Iterator[Finding]:
-    """Damaged maps, maps without rows, and rows without maps."""
+    """Damaged maps, maps without rows, those of other runs, and rows without maps."""
     good = set()
+    prints = _prints_of(run, rows)
     for path in files_of(run / "maps", maps.SUFFIX):
         name = name_of(run, path)
-        if wrong := _wrong_map(run, path):
+        if wrong := _wrong_map(run, path, prints.get(name, set())):
             yield Finding(name, wrong, _MADE)
         else:
             good.add(name)
@@ -124,8 +125,18 @@ def _maps_of(run: Path, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _wrong_map(run: Path, path: Path) -> str:
-    """Why a file of maps/ is no map of its place; "" where it is."""
+def _prints_of(run: Path, rows: pd.DataFrame) -> dict[str, set[str]]:
+    """The file of a map -> the fingerprints of its rows, but for metrics of plugins, which have their own."""
+    found: dict[str, set[str]] = {}
+    cells = rows[rows["metric"].isin(list(catalog.METRICS))][[*CELL[:-1], "fingerprint"]].drop_duplicates()
+    for cm, route, _, attributor, *of, fingerprint in cells.itertuples(index=False, name=None):
+        with suppress(XaibenchError):  # an id that can name no file has no map
+            found.setdefault(name_of(run, maps.map_path(run, cm, route, attributor, "/".join(of))), set()).add(fingerprint)
+    return found
+
+
+def _wrong_map(run: Path, path: Path, prints: Set[str]) -> str:
+    """Why a file of maps/ is no map of its place, or of rows with other fingerprints than `prints`; "" where it is."""
     parts = path.relative_to(run).parts
     if len(parts) != 5:
         return "a map where no run puts one"
@@ -134,7 +145,10 @@ def _wrong_map(run: Path, path: Path) -> str:
         stored = maps.read_truth(path) if top == maps.TRUTH else maps.read_map(path)
         if not np.isfinite(stored.values).all():
             return "has cells that are not finite"
-        return _not_here(run, path, stored.metadata, truth=top == maps.TRUTH)
+        if elsewhere := _not_here(run, path, stored.metadata, truth=top == maps.TRUTH):
+            return elsewhere
+        others = prints and stored.metadata.get("fingerprint", min(prints)) not in prints
+        return "a map of other code, weights, options or seed than its rows" if others else ""
     except (XaibenchError, ValueError, KeyError, TypeError, OSError) as error:
         return reason(error, path)
 
