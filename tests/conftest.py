@@ -1,6 +1,8 @@
 """Shared set-up: `import toys` and `from twins import ...` work in every test; one torch thread, no deadlines; the toy data
 set and the command line as fixtures."""
 
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,3 +57,23 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return code, out.out, out.err
 
     return call
+
+
+CHROMIUM = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A running browser, one for all tests of a process. Skips, with the reason, where there is none."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    binary = os.environ.get("XAIBENCH_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if binary is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is on the PATH, and XAIBENCH_CHROMIUM names none")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=CHROMIUM)
+        yield browser
+        browser.close()

@@ -13,33 +13,13 @@ one, or without Playwright, these tests are skipped. The browser's own traffic i
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
 SERIOUS = ("serious", "critical")
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A running browser. Skips, with the reason, where there is none."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = os.environ.get("XAIBENCH_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if binary is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is on the PATH, and XAIBENCH_CHROMIUM names none")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 class Watch:

@@ -1,6 +1,6 @@
 """Pages and papers made of an enemy's run: his text is text, in every page, table, script, LaTeX and BibTeX file.
 
-The last test opens them in Chromium, where there is one (see `tests/browser/conftest.py`).
+The last test opens them in Chromium, where there is one.
 """
 
 from __future__ import annotations
@@ -142,22 +142,13 @@ def test_a_citation_of_any_length_is_read(text):
     assert references.bibliography({"x": text}).count("@") == len(references.references(text))
 
 
-def test_a_browser_runs_nothing_of_an_enemy(site):
+def test_a_browser_runs_nothing_of_an_enemy(site, chromium):
     """No dialog, no request out of the site, nothing set, on the first page and one page of each kind."""
-    import os
-    import shutil
-
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = os.environ.get("XAIBENCH_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if binary is None:
-        pytest.skip("no browser")
     pages = [site / "index.html", site / "explorer.html"]
     pages += [sorted((site / kind).glob("*.html"))[-1] for kind in ("boards", "methods", "countermeasures", "downloads")]
     dialogs, foreign = [], []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
+    with chromium.new_context() as context:
+        page = context.new_page()
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda r: foreign.append(r.url) if not r.url.startswith(("file://", "data:", "blob:")) else None)
         for path in pages:
@@ -165,5 +156,4 @@ def test_a_browser_runs_nothing_of_an_enemy(site):
             page.wait_for_load_state("networkidle")
             assert page.evaluate("typeof window.owned") == "undefined", path.name
             assert page.evaluate("document.querySelectorAll('[onerror],[onload],[onmouseover],iframe,object').length") == 0
-        browser.close()
     assert not dialogs and not foreign
