@@ -158,7 +158,8 @@ def evaluate_files(
         log.add(t for t in trials if math.isfinite(t.score))
         for trial in trials:
             if not math.isfinite(trial.score):
-                fail(trial.utterance, AudioError(f"{trial.utterance}: score {trial.score}; is its audio silent, or are the weights damaged?"))
+                why = "is its audio silent, or are the weights damaged?"
+                fail(trial.utterance, AudioError(f"{trial.utterance}: score {trial.score}; {why}"))
         tell()
 
     for utterance in utterances:
