@@ -6,14 +6,19 @@ Without a seed the inputs are the same each time, so that a failure of CI is one
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import hypothesis
+from hypothesis import strategies as st
 
 TIMES = int(os.environ.get("FUZZ", "1"))
 SEED = os.environ.get("FUZZ_SEED")
+
+SEEDS = st.integers(0, 2**32 - 1)
+BATCH = 50  # inputs from one seed
 
 #: Inputs handed over so far, by test; a test asserts its own.
 handed: Counter[str] = Counter()
@@ -30,3 +35,19 @@ def fuzz(examples: int, *, times: int = TIMES) -> Callable[[Any], Any]:
         return settings(test if SEED is None else hypothesis.seed(int(SEED))(test))
 
     return decorate
+
+
+def many(examples: int, one: Callable[[Any, random.Random], None]) -> Callable[[Any], None]:
+    """Work for `apart.apart`: `one(desk, draw)` for many seeds."""
+
+    def work(desk: Any) -> None:
+        @fuzz(examples)
+        @hypothesis.given(SEEDS)
+        def some(seed: int) -> None:
+            draw = random.Random(f"{seed} {len(desk.inputs)}")
+            for _ in range(BATCH):
+                one(desk, draw)
+
+        some()
+
+    return work

@@ -221,7 +221,7 @@ def test_what_was_cut_off_or_is_no_zip_is_refused(pack, tmp_path, cut):
 
 
 def test_a_folder_a_missing_file_and_one_of_zeros_are_refused(tmp_path):
-    assert "no such file" in refused(tmp_path) and "no such file" in refused(tmp_path / "none.zip")
+    assert "a directory, expected a pack" in refused(tmp_path) and "no such file" in refused(tmp_path / "none.zip")
     (tmp_path / "zeros").write_bytes(bytes(10_000))
     assert "not a zip" in refused(tmp_path / "zeros")
 

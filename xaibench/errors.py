@@ -49,6 +49,16 @@ class XaibenchWarning(UserWarning):
 LONGEST = 500
 
 
+def text_of(thing: object) -> str:
+    """`str(thing)`, also of an error whose own text fails, or ends the process."""
+    try:
+        return str(thing)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - it is still an error, and somebody wants to tell it
+        return "(what it says cannot be printed)"
+
+
 def first_line(thing: object) -> str:
     r"""What an error, a warning or a text of others says, in one line that a table and a terminal can hold.
 
@@ -57,12 +67,7 @@ def first_line(thing: object) -> str:
     >>> first_line(ValueError("\x1b[31mred\x1b[0m and\ntwo lines"))
     ' [31mred [0m and'
     """
-    try:
-        text = str(thing)[: 100 * LONGEST]  # cut before it is looked at: it may be a gigabyte
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - an error whose own text fails, or ends the process, is still an error
-        return "(what it says cannot be printed)"
+    text = text_of(thing)[: 100 * LONGEST]  # cut before it is looked at: it may be a gigabyte
     line = "".join(c if c.isprintable() else " " for c in next(iter(text.splitlines()), ""))
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 

@@ -29,7 +29,7 @@ RATES = range(100, 1_000_001)  # samples a second of a recording; another number
 LONGEST_NUMBER = 64  # characters; the longest double has 24
 DEEPEST = 100  # brackets within brackets of a JSON file; ours have nine
 MOST_DOTS = 1_000  # in a line of a TOML file
-_TOO_DEEP = f"brackets are nested deeper than {DEEPEST} levels"
+_TOO_DEEP = "brackets are nested deeper than {} levels"
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # C:\x, \\server\share
 
@@ -140,27 +140,42 @@ def toml_table(path: Path, error: type[XaibenchError], *, what: str, most: int) 
         raise error(f"{path}: not TOML in UTF-8 ({first_line(wrong)})") from wrong
 
 
-def parsed(content: bytes) -> Any:
+def parsed(content: bytes, *, deepest: int = DEEPEST, strict: bool = False) -> Any:
     """What bytes of JSON hold. Raises ValueError: not UTF-8, not JSON, a number of thousands of digits, brackets deeper than
-    `DEEPEST`, which would end whoever walks through them.
+    `deepest`, which would end whoever walks through them. strict: also NaN, infinities, and a key twice.
 
     >>> parsed(b"[" * 101 + b"]" * 101)
     Traceback (most recent call last):
     ValueError: brackets are nested deeper than 100 levels
     """
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"), **(_STRICT if strict else {}))
     except RecursionError as error:
-        raise ValueError(_TOO_DEEP) from error
-    return _shallow(value)
+        raise ValueError(_TOO_DEEP.format(deepest)) from error
+    return _shallow(value, deepest)
 
 
-def _shallow(value: Any) -> Any:
-    """The same. Raises ValueError where it is nested deeper than `DEEPEST`."""
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it names a key twice")
+    return found
+
+
+#: How `json.loads` is asked for JSON as its standard has it.
+_STRICT: dict[str, Any] = {"parse_constant": _no_constant, "object_pairs_hook": _once}
+
+
+def _shallow(value: Any, deepest: int = DEEPEST) -> Any:
+    """The same. Raises ValueError where it is nested deeper than `deepest`."""
     level, depth = [value], 0
     while level := [v for v in level if isinstance(v, dict | list)]:
-        if (depth := depth + 1) > DEEPEST:
-            raise ValueError(_TOO_DEEP)
+        if (depth := depth + 1) > deepest:
+            raise ValueError(_TOO_DEEP.format(deepest))
         level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
     return value
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import toybench
-from crashing import SEED, Server, assert_same, files, rows, told
+from crashing import SEED, assert_same, files, rows, told
 
 from xaibench import lock
 from xaibench.errors import RunError
@@ -27,13 +27,6 @@ from xaibench.harness import run as harness
 from xaibench.harness.run import run
 
 REFUSALS = {"full disk": errno.ENOSPC, "read-only": errno.EROFS, "not allowed": errno.EACCES, "broken disk": errno.EIO}
-
-
-@pytest.fixture(scope="module")
-def server(root):
-    server = Server(root)
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

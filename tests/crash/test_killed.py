@@ -13,15 +13,8 @@ import time
 import pandas as pd
 import pytest
 import torch
-from crashing import ATTRIBUTORS, SEED, Server, assert_same, files, rows, told
+from crashing import ATTRIBUTORS, SEED, assert_same, files, rows, told
 from safetensors.torch import load_file
-
-
-@pytest.fixture(scope="module")
-def server(root):
-    server = Server(root)
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sounds
 from apart import apart
-from fuzzing import TIMES, fuzz
+from fuzzing import SEEDS, TIMES, fuzz, many
 from garbling import EDGES, garbled
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +21,6 @@ from sounds import RATE, Wav
 from xaibench import audio
 from xaibench.recordings import Excerpt, read_any
 
-SEEDS = st.integers(0, 2**32 - 1)
-BATCH = 50  # changed files from one seed
 PARTS = (None, None, None, Excerpt(channel=0), Excerpt(start=0.05), Excerpt(start=0.01, end=0.12))
 
 
@@ -46,22 +44,15 @@ def garble(read, check, files, examples):
     """Work for `apart`: every file garbled by many seeds, asked of a reader."""
     names, contents = list(files), list(files.values())
 
-    def work(desk):
-        @fuzz(examples)
-        @given(SEEDS)
-        def some(seed):
-            draw = random.Random(f"{seed} {len(desk.inputs)}")
-            for _ in range(BATCH):
-                name = draw.choice(names)
-                path = desk.put(name, garbled(draw, files[name], contents))
-                with desk.gathering(path):
-                    found = desk.ask(path, lambda path=path: read(path, draw))
-                    if not isinstance(found, str):
-                        check(found)
+    def one(desk, draw):
+        name = draw.choice(names)
+        path = desk.put(name, garbled(draw, files[name], contents))
+        with desk.gathering(path):
+            found = desk.ask(path, lambda: read(path, draw))
+            if not isinstance(found, str):
+                check(found)
 
-        some()
-
-    return work
+    return many(examples, one)
 
 
 def test_garbled_recordings_of_a_data_set(tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +16,8 @@ import pytest
 import soundfile
 import sounds
 from apart import apart
-from fuzzing import TIMES, fuzz
+from fuzzing import TIMES, many
 from garbling import garbled, retold
-from hypothesis import given
-from hypothesis import strategies as st
 
 from xaibench.datasets import partialspoof
 from xaibench.datasets.catalog import LAYOUTS
@@ -33,25 +30,6 @@ from xaibench.manifest import parse_segments, read_manifest, remembered_roots, s
 from xaibench.metrics.rcq import read_vad
 from xaibench.scorefile import read_asv, read_asv_2021, read_keys, read_trials
 from xaibench.segments import check_segments
-
-SEEDS = st.integers(0, 2**32 - 1)
-BATCH = 50
-
-
-def many(examples, one):
-    """Work for `apart`: `one(desk, draw)` for many seeds, its faults gathered."""
-
-    def work(desk):
-        @fuzz(examples)
-        @given(SEEDS)
-        def some(seed):
-            draw = random.Random(f"{seed} {len(desk.inputs)}")
-            for _ in range(BATCH):
-                one(desk, draw)
-
-        some()
-
-    return work
 
 
 def check_number(value):

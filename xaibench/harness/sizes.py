@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import torch
 
-from xaibench.errors import first_line
+from xaibench.errors import first_line, text_of
 from xaibench.view import View
 
 #: Most inputs at a time, by kind of device. What masks themselves need grows with it, too.
@@ -94,7 +94,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     return any(
         isinstance(e, (MemoryError, torch.OutOfMemoryError))
-        or (isinstance(e, RuntimeError) and any(words in _said(e).lower() for words in OUT_OF_MEMORY))
+        or (isinstance(e, RuntimeError) and any(words in text_of(e).lower() for words in OUT_OF_MEMORY))
         for e in _chain(error)
     )
 
@@ -113,17 +113,8 @@ def is_poisoned(error: BaseException) -> bool:
 def _poisons(error: BaseException) -> bool:
     if isinstance(error, torch.AcceleratorError) and getattr(error, "error_code", None) in POISONED:
         return True
-    said = _said(error).lower()
+    said = text_of(error).lower()
     return isinstance(error, RuntimeError) and "cuda" in said and any(words in said for words in POISONED.values())
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - an error whose own text fails, or ends the process, says nothing
-        return ""
 
 
 def lost_device(

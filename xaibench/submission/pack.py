@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import xaibench
+from xaibench import reading
 from xaibench.errors import SubmissionError
 
 FORMAT = 1
@@ -144,22 +145,8 @@ def read_pack(path: Path) -> Members:
 
 def bounded_json(name: str, content: bytes) -> Any:
     """A JSON member as an object. Raises SubmissionError: no JSON, too deep, a key twice, NaN, control characters."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("it names a key twice")
-        return found
-
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=refuse, object_pairs_hook=once)
-        if _depth(value) > DEEPEST:
-            raise RecursionError
-    except RecursionError as error:
-        raise SubmissionError(f"{name}: brackets are nested deeper than {DEEPEST} levels") from error
+        value = reading.parsed(content, deepest=DEEPEST, strict=True)
     except ValueError as error:  # also what is no UTF-8, and numbers of thousands of digits
         raise SubmissionError(f"{name}: not JSON as `xaibench submit` writes it ({shown(str(error), 80)})") from error
     for text in texts(value):
@@ -189,26 +176,10 @@ def number(value: Any) -> float | None:
     return float(value) if plain and abs(value) < 1e300 else None
 
 
-def _depth(value: Any) -> int:
-    """How deep brackets are nested, counted no further than one beyond `DEEPEST`."""
-    depth, level = 0, [value]
-    while depth <= DEEPEST and (level := [v for v in level if isinstance(v, dict | list)]):
-        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
-        depth += 1
-    return depth
-
-
 def _whole(path: Path) -> bytes:
-    most = sum(MEMBERS.values()) + (1 << 16)
-    try:
-        if not path.is_file():
-            raise SubmissionError(f"{path}: no such file; expected what `xaibench submit RUN` writes")
-        size = path.stat().st_size
-        if size > most:
-            raise SubmissionError(f"{path}: {size:,} bytes, more than any pack has ({most:,})")
-        return path.read_bytes()
-    except OSError as error:
-        raise SubmissionError(f"{path}: cannot be read ({error.strerror})") from error
+    most, hint = sum(MEMBERS.values()) + (1 << 16), "expected what `xaibench submit RUN` writes"
+    with reading.opened(path, SubmissionError, what="pack", hint=hint, most=most) as file:
+        return file.read()
 
 
 def _unzipped(data: bytes) -> dict[str, bytes]:
